@@ -1,0 +1,1 @@
+"""The pipeline: one module per DVC stage, `python -m carot_lib.stages.<name>`."""
