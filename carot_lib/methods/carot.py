@@ -1,0 +1,80 @@
+"""CaRot: contrastive fine-tuning plus self-distillation from an EMA teacher.
+
+Source: Oh et al. 2023, "Towards Calibrated Robust Fine-Tuning of VLMs", Section 2.3.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from carot_lib.clip_model import ImageClassifier
+from carot_lib.losses import contrastive_loss, self_distillation_loss
+from carot_lib.methods.base import Batch, RunParams, Setup
+from carot_lib.teacher import EmaTeacher, TeacherParams
+
+
+class CarotParams(RunParams):
+    """A `kind: carot` entry of params.yaml."""
+
+    kind: Literal["carot"]
+    distillation_weight: NonNegativeFloat  # lambda
+    teacher: TeacherParams
+
+    def build(self, setup: Setup) -> "Carot":
+        """The method, ready to train on `setup`."""
+        teacher = EmaTeacher(setup.clip, self.teacher, setup.total_steps)
+        return Carot(setup, teacher, self.distillation_weight)
+
+
+class Carot:
+    """L = L_MCL + lambda * L_MKD; the teacher follows the student."""
+
+    def __init__(self, setup: Setup, teacher: EmaTeacher, distillation_weight: float):
+        self.model, self.class_prompts = setup.clip, setup.class_prompts
+        self.teacher, self.distillation_weight = teacher, distillation_weight
+        self._forget_captions()
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Contrastive loss (Eq. 1) and weighted self-distillation (Eq. 2)."""
+        captions = self.class_prompts[batch.labels, batch.templates]
+        student = self.model.similarity_logits(batch.images, captions)
+        teacher = self._teacher_logits(batch)
+        return {
+            "contrastive": contrastive_loss(student),
+            "distillation": self.distillation_weight * self_distillation_loss(student, teacher),
+        }
+
+    def after_step(self, step: int) -> None:
+        """Let the teacher follow the student."""
+        if self.teacher.follow(self.model, step):
+            self._forget_captions()
+
+    def classifier(self) -> ImageClassifier:
+        """Zero-shot head from the fine-tuned text encoder, as in FLYP."""
+        return self.model.zero_shot_classifier(self.class_prompts)
+
+    @torch.no_grad()
+    def _teacher_logits(self, batch: Batch) -> Float[Tensor, "batch batch"]:
+        """The teacher's similarities; each caption is encoded once between two updates.
+
+        Exact: the teacher is constant between updates and so are its text features.
+        """
+        teacher = self.teacher.model
+        caption = batch.labels * self.class_prompts.shape[1] + batch.templates
+        new = caption[~self.is_known[caption]].unique()
+        if len(new):
+            self.features[new] = teacher.encode_texts(self.class_prompts.flatten(0, 1)[new])
+            self.is_known[new] = True
+        return teacher.logit_scale * teacher.encode_images(batch.images) @ self.features[caption].T
+
+    def _forget_captions(self) -> None:
+        """Empty the table of the teacher's text features: one row for each class and template."""
+        classes, templates, _ = self.class_prompts.shape
+        projection = self.teacher.model.model.text_projection
+        self.features = projection.new_zeros(classes * templates, projection.shape[1])
+        self.is_known = torch.zeros(
+            classes * templates, dtype=torch.bool, device=self.class_prompts.device
+        )

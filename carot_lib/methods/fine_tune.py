@@ -1,0 +1,46 @@
+"""FT: the image encoder and a linear head, by cross-entropy; the head starts as the zero-shot one.
+
+Source: Wortsman et al. 2022, Section 3; CaRot, Section A.1.
+"""
+
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from carot_lib.clip_model import ImageClassifier
+from carot_lib.methods.base import Batch, RunParams, Setup
+
+
+class FineTuneParams(RunParams):
+    """A `kind: fine_tune` entry of params.yaml."""
+
+    kind: Literal["fine_tune"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # mass moved to the uniform distribution
+
+    def build(self, setup: Setup) -> "FineTune":
+        """The method, ready to train on `setup`."""
+        return FineTune(setup, self.label_smoothing)
+
+
+class FineTune:
+    """Cross-entropy over the classes. The text encoder only makes the first head."""
+
+    def __init__(self, setup: Setup, label_smoothing: float):
+        self.model = setup.clip.zero_shot_classifier(setup.class_prompts)
+        self.label_smoothing = label_smoothing
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy against the (smoothed) labels."""
+        loss = F.cross_entropy(
+            self.model(batch.images), batch.labels, label_smoothing=self.label_smoothing
+        )
+        return {"cross_entropy": loss}
+
+    def after_step(self, step: int) -> None:
+        """Nothing follows the model."""
+
+    def classifier(self) -> ImageClassifier:
+        """The model itself."""
+        return self.model

@@ -1,0 +1,46 @@
+"""FLYP: fine-tune like you pre-train, by the contrastive loss on images and their captions.
+
+Source: Goyal et al. 2023; CaRot, Section 2.3, Eq. 1. With `label_smoothing` it is FLYP w/ LS.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from carot_lib.clip_model import ImageClassifier
+from carot_lib.losses import contrastive_loss
+from carot_lib.methods.base import Batch, RunParams, Setup
+
+
+class FlypParams(RunParams):
+    """A `kind: flyp` entry of params.yaml."""
+
+    kind: Literal["flyp"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # mass moved to uniform over the batch
+
+    def build(self, setup: Setup) -> "Flyp":
+        """The method, ready to train on `setup`."""
+        return Flyp(setup, self.label_smoothing)
+
+
+class Flyp:
+    """Contrastive loss; both encoders and the logit scale are trained."""
+
+    def __init__(self, setup: Setup, label_smoothing: float):
+        self.model = setup.clip
+        self.class_prompts = setup.class_prompts
+        self.label_smoothing = label_smoothing
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Contrastive loss (Eq. 1) against the (smoothed) pairing."""
+        captions = self.class_prompts[batch.labels, batch.templates]
+        logits = self.model.similarity_logits(batch.images, captions)
+        return {"contrastive": contrastive_loss(logits, self.label_smoothing)}
+
+    def after_step(self, step: int) -> None:
+        """Nothing follows the model."""
+
+    def classifier(self) -> ImageClassifier:
+        """Zero-shot head from the fine-tuned text encoder."""
+        return self.model.zero_shot_classifier(self.class_prompts)

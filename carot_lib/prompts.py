@@ -1,0 +1,65 @@
+"""Captions: CLIP's own 80 templates around class names, tokenised once for all."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Int
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+Template = Callable[[str], str]
+
+# Words of CLIP's templates that tell a medium; what has none of them speaks of a photo.
+_PENCIL_WORDS = ("sketch", "drawing", "doodle")
+_POSTER_WORDS = (
+    "rendering", "rendition", "sculpture", "painting", "graffiti", "cartoon", "art of",
+    "embroidered", "origami", "plushie", "plastic", "toy", "video game", "tattoo",
+)  # fmt: skip
+
+
+def clip_templates() -> list[Template]:
+    """The 80 prompt templates of CLIP for ImageNet, in their published order."""
+    return list(OPENAI_IMAGENET_TEMPLATES)
+
+
+def medium_of(template: Template) -> str:
+    """What kind of picture a template speaks of: `photo`, `poster` or `pencil`."""
+    words = template("")
+    if any(word in words for word in _PENCIL_WORDS):
+        return "pencil"
+    if any(word in words for word in _POSTER_WORDS):
+        return "poster"
+    return "photo"
+
+
+def tokenize(texts: Sequence[str], context_length: int) -> Int[Tensor, "texts context"]:
+    """Token ids of CLIP's byte-pair encoding, cut to the longest text.
+
+    Args:
+        texts: captions.
+        context_length: tokens the model can take, start and end mark included.
+
+    Raises:
+        ValueError: a text is longer than the context. The tokenizer alone would cut it silently.
+    """
+    tokenizer = SimpleTokenizer(context_length=context_length)
+    lengths = [len(tokenizer.encode(text)) + 2 for text in texts]
+    longest = max(lengths)
+    if longest > context_length:
+        text = texts[lengths.index(longest)]
+        raise ValueError(f"{text!r} has {longest} tokens, the model takes {context_length}")
+    return tokenizer(list(texts))[:, :longest]
+
+
+def tokenize_prompts(
+    class_names: Sequence[str], templates: Sequence[Template], context_length: int
+) -> Int[Tensor, "classes templates context"]:
+    """Every class in every template, tokenised; the context is cut to the longest prompt.
+
+    Raises:
+        ValueError: a prompt is longer than `context_length` tokens.
+    """
+    texts = [template(name) for name in class_names for template in templates]
+    tokens = tokenize(texts, context_length)
+    return tokens.view(len(class_names), len(templates), tokens.shape[1]).to(torch.int32)

@@ -1,0 +1,193 @@
+"""The one training loop, its optimizer, its schedule and the order of its samples."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from lightning_fabric import Fabric
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from carot_lib.methods.base import Batch, Method
+from carot_lib.schema import StrictParams
+
+READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
+
+
+class HardwareParams(StrictParams):
+    """Where and how to compute; the numbers of a result depend on it in the last digits only."""
+
+    accelerator: Literal["cpu", "cuda", "auto"]
+    devices: PositiveInt
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    workers: NonNegativeInt  # processes that read images; 0: the training process itself
+
+    def launch(self) -> Fabric:
+        """The devices, ready to use."""
+        return Fabric(self.accelerator, devices=self.devices, precision=self.precision)
+
+
+class TrainingParams(StrictParams):
+    """What all runs share. Units: epochs, images, optimizer steps."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    weight_decay: NonNegativeFloat
+    warmup_steps: NonNegativeInt
+
+    def total_steps(self, n_images: int) -> int:
+        """Optimizer steps of a run; the last batch of an epoch may be a small one."""
+        return self.epochs * math.ceil(n_images / self.batch_size)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which image under which caption template stands in which batch, fixed before training.
+
+    Attributes:
+        images: indices of the training images, one array a step.
+        templates: indices of the caption templates, one array a step.
+    """
+
+    images: list[Int[np.ndarray, " batch"]]
+    templates: list[Int[np.ndarray, " batch"]]
+
+
+def draw_epochs(
+    n_images: int, n_templates: int, training: TrainingParams, generator: np.random.Generator
+) -> Draws:
+    """Every image once an epoch, under a random template; the last batch of an epoch is smaller.
+
+    Source: WiSE-FT and FT in the public code.
+    """
+    starts = range(training.batch_size, n_images, training.batch_size)
+    images = [
+        part
+        for _ in range(training.epochs)
+        for part in np.split(generator.permutation(n_images), starts)
+    ]
+    return Draws(images, [generator.integers(n_templates, size=len(part)) for part in images])
+
+
+def draw_pairs(
+    n_images: int, n_templates: int, training: TrainingParams, generator: np.random.Generator
+) -> Draws:
+    """As many (image, template) pairs as the epochs hold, none of them twice.
+
+    An image is met `epochs` times on average only: FLYP and CaRot shuffle the list of all pairs
+    and stop when the steps are over.
+
+    Source: the caption list of FLYP's public code.
+    """
+    steps, size = training.total_steps(n_images), training.batch_size
+    if steps * size > n_images * n_templates:
+        raise ValueError(f"{steps} steps of {size} need more than all (image, template) pairs")
+    pairs = generator.choice(n_images * n_templates, size=steps * size, replace=False)
+    rows = np.split(pairs, steps)
+    return Draws([row // n_templates for row in rows], [row % n_templates for row in rows])
+
+
+def batches(
+    images: Dataset, labels: Int[np.ndarray, " samples"], draws: Draws, workers: int
+) -> Iterator[Batch]:
+    """The batches of a run, in the drawn order."""
+    rows = [row.tolist() for row in draws.images]
+    loader = DataLoader(
+        images, batch_size=None, sampler=rows, num_workers=workers, pin_memory=workers > 0
+    )
+    for pictures, row, templates in zip(loader, draws.images, draws.templates, strict=True):
+        yield Batch(pictures, torch.from_numpy(labels[row]), torch.from_numpy(templates))
+
+
+def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up, then half a cosine down to 0, as a fraction of the peak.
+
+    Args:
+        step: optimizer steps done before this one.
+        warmup_steps: steps of the ramp; 0 for none.
+        total_steps: of the whole run.
+
+    Source: `cosine_lr` of the public codes of WiSE-FT, FLYP and CaRot.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
+
+
+def build_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over all trained tensors in one group, norms, biases and the logit scale included.
+
+    Source: the public codes; CaRot, Section A.1.
+    """
+    return torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True
+    )
+
+
+def fit(
+    method: Method,
+    data: Iterable[Batch],
+    total_steps: int,
+    optimizer: torch.optim.Optimizer,
+    warmup_steps: int,
+    clip_gradient_norm: float | None,
+    fabric: Fabric,
+    log: Callable[[dict[str, float]], None],
+) -> None:
+    """Minimise the sum of the method's loss terms, one optimizer step per batch.
+
+    Args:
+        method: its model is trained in place.
+        data: one batch a step.
+        total_steps: length of the schedule.
+        optimizer: over the method's model, at the peak learning rate.
+        warmup_steps: of the schedule.
+        clip_gradient_norm: bound on the global norm of the gradients; None for no bound.
+        fabric: devices and precision.
+        log: is given step, learning rate and every loss term of each step, in order.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the message names the step and every term.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    optimizer = fabric.setup_optimizers(optimizer)
+    method.model.train()
+    unread: list[tuple[int, float, dict[str, Tensor]]] = []
+    for step, batch in enumerate(data, start=1):
+        factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+        batch = Batch(*fabric.to_device((batch.images, batch.labels, batch.templates)))
+        with fabric.autocast():
+            terms = method.loss_terms(batch)
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(torch.stack(list(terms.values())).sum())
+        if clip_gradient_norm is not None:
+            fabric.clip_gradients(method.model, optimizer, max_norm=clip_gradient_norm)
+        optimizer.step()
+        method.after_step(step)
+        rate = peaks[0] * factor
+        unread.append((step, rate, {name: term.detach() for name, term in terms.items()}))
+        if len(unread) == READ_EVERY or step == total_steps:
+            _read(unread, log)
+            unread.clear()
+
+
+def _read(
+    unread: list[tuple[int, float, dict[str, Tensor]]], log: Callable[[dict[str, float]], None]
+) -> None:
+    for step, rate, terms in unread:
+        values = {name: term.item() for name, term in terms.items()}
+        if not all(math.isfinite(value) for value in values.values()):
+            raise FloatingPointError(
+                f"the loss is not finite at step {step} (learning rate {rate:.3g}): "
+                + ", ".join(f"{name} = {value}" for name, value in values.items())
+            )
+        log({"step": step, "learning_rate": rate, **values})
