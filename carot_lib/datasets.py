@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import Transform
 
 from carot_lib.files import atomic_write
-from carot_lib.label_space import LabelSpace
+from carot_lib.label_space import LabelSpace, label_space_of
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,26 @@ class LabelledSet:
     fingerprint: str
 
 
+def normalise(
+    images: UInt8[Tensor, "batch height width 3"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Pictures as CLIP wants them: each channel centred and scaled as in its pre-training."""
+    mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
+    # permuted, not copied: the memory stays in the order of pixels, which convolutions like
+    return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
 class ArrayImages(Dataset):
-    """Pictures in memory, normalised as CLIP wants them; indexed by lists."""
+    """Pictures in memory, normalised; indexed by lists."""
 
     def __init__(self, images: UInt8[np.ndarray, "samples height width 3"]):
         self.images = torch.from_numpy(images)
-        self.mean = torch.tensor(OPENAI_DATASET_MEAN)
-        self.std = torch.tensor(OPENAI_DATASET_STD)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
-        chosen = self.images[torch.as_tensor(indices)]
-        # permuted, not copied: the memory stays in the order of pixels, which convolutions like
-        return ((chosen / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
+        return normalise(self.images[torch.as_tensor(indices)])
 
 
 class FileImages(Dataset):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.methods.base import Batch, Method
+from carot_lib.schedule import learning_rate_factor
 from carot_lib.schema import StrictParams
 
 READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
@@ -102,21 +103,6 @@ def batches(
     )
     for pictures, row, templates in zip(loader, draws.images, draws.templates, strict=True):
         yield Batch(pictures, torch.from_numpy(labels[row]), torch.from_numpy(templates))
-
-
-def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then half a cosine down to 0, as a fraction of the peak.
-
-    Args:
-        step: optimizer steps done before this one.
-        warmup_steps: steps of the ramp; 0 for none.
-        total_steps: of the whole run.
-
-    Source: `cosine_lr` of the public codes of WiSE-FT, FLYP and CaRot.
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
 
 
 def build_optimizer(

@@ -1,7 +1,7 @@
 """What a fine-tuning method is given and what it must be."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from pydantic import PositiveFloat
@@ -40,6 +40,7 @@ class RunParams(StrictParams):
 
     learning_rate: PositiveFloat  # peak of the schedule
     clip_gradient_norm: PositiveFloat | None  # global norm; None: gradients are not clipped
+    sampling: Literal["epochs", "pairs"]  # see `draw_epochs` and `draw_pairs` in training.py
 
 
 @runtime_checkable
