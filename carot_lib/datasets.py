@@ -46,6 +46,16 @@ class LabelledSet:
     class_names: list[str]
     fingerprint: str
 
+    def open_images(self) -> Dataset:
+        """The images as the model takes them, indexed by lists of positions.
+
+        Raises:
+            ValueError: the set holds paths, for which a transform is needed.
+        """
+        if self.images is None:
+            raise ValueError(f"set {self.name} holds no images but paths")
+        return ArrayImages(self.images)
+
 
 def normalise(
     images: UInt8[Tensor, "batch height width 3"],

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int, UInt8
 from pydantic import PositiveFloat, PositiveInt, model_validator
-from sklearn.datasets import load_digits
 from torch import Generator, Tensor, nn
 
 from carot_lib.datasets import normalise, write_set
@@ -150,6 +149,8 @@ def handwritten(
 
     Source: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI), test part.
     """
+    from sklearn.datasets import load_digits  # here: it takes a second, and one stage needs it
+
     names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     position = {pictogram.name: i for i, pictogram in enumerate(classes)}
     columns = [[position[f"digit {name}"]] for name in names]

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
-LINES = 10  # printed over the whole of the work when nobody watches a terminal
+SECONDS = 5.0  # between two lines when nobody watches a terminal
 
 
 def track(items: Iterable[Item], total: int, label: str, unit: str) -> Iterator[Item]:
@@ -24,15 +24,17 @@ def track(items: Iterable[Item], total: int, label: str, unit: str) -> Iterator[
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=label, unit=unit, dynamic_ncols=True)
         return
-    start, printed = time.monotonic(), 0
+    start = printed = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if done * LINES // total > printed:
-            printed = done * LINES // total
-            spent = time.monotonic() - start
+        now = time.monotonic()
+        if now - printed >= SECONDS or done == total:
+            printed = now
+            spent = now - start
             left = spent / done * (total - done)
+            time_left = f", about {left:.0f} s left" if done < total else ""
             print(
-                f"{label}: {done}/{total} {unit}s, {spent:.0f} s, about {left:.0f} s left",
+                f"{label}: {done}/{total} {unit}{'s' * (total != 1)}, {spent:.0f} s{time_left}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -13,7 +13,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from carot_lib.methods.base import Batch, Method
+from carot_lib.clip_model import Clip, ImageClassifier
+from carot_lib.datasets import LabelledSet
+from carot_lib.methods import MethodParams
+from carot_lib.methods.base import Batch, Method, Setup
+from carot_lib.progress import track
 from carot_lib.schedule import learning_rate_factor
 from carot_lib.schema import StrictParams
 
@@ -177,3 +181,51 @@ def _read(
                 + ", ".join(f"{name} = {value}" for name, value in values.items())
             )
         log({"step": step, "learning_rate": rate, **values})
+
+
+def fine_tune(
+    run: MethodParams,
+    training: TrainingParams,
+    hardware: HardwareParams,
+    clip: Clip,
+    class_prompts: Int[Tensor, "classes templates context"],
+    train_set: LabelledSet,
+    seed: int,
+    log: Callable[[dict[str, float]], None],
+    label: str,
+) -> ImageClassifier:
+    """One run from the pre-trained model to the classifier.
+
+    Args:
+        run: method and its numbers.
+        training: what all runs share.
+        hardware: where to compute.
+        clip: the pre-trained model; it is trained in place.
+        class_prompts: token ids of every class in every template.
+        train_set: images and labels.
+        seed: of the order of the samples, the one chance of a run.
+        log: is given the record of each step, see `fit`.
+        label: of the progress bar.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the message names the step and every term.
+    """
+    fabric = hardware.launch()
+    n_images, n_templates = len(train_set.labels), class_prompts.shape[1]
+    total_steps = training.total_steps(n_images)
+    clip = clip.to(fabric.device)
+    method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
+    draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
+    draws = draw(n_images, n_templates, training, np.random.default_rng(seed))
+    data = batches(train_set.open_images(), train_set.labels, draws, hardware.workers)
+    fit(
+        method,
+        track(data, total_steps, f"training {label}", "step"),
+        total_steps,
+        build_optimizer(method.model, run.learning_rate, training.weight_decay),
+        training.warmup_steps,
+        run.clip_gradient_norm,
+        fabric,
+        log,
+    )
+    return method.classifier().cpu().eval()

@@ -254,7 +254,9 @@ def _poster(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
     down = (row[None, :, None] // period) % 2
     across = (row[None, None, :] // period) % 2
     kind = torch.randint(3, (n, 1, 1), generator=generator)
-    pattern = torch.where(kind == 0, down + 0 * across, torch.where(kind == 1, across, down ^ across))
+    pattern = torch.where(
+        kind == 0, down + 0 * across, torch.where(kind == 1, across, down ^ across)
+    )
     on_ink = torch.randint(2, (n, 1, 1, 1), generator=generator)
     pattern = pattern[:, None] * recipe.texture * torch.randn(n, 3, 1, 1, generator=generator)
     return ground + on_ink.logical_not() * pattern + ink * (colour + on_ink * pattern - ground)

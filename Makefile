@@ -1,0 +1,45 @@
+# Two commands do everything: `make repro` and `make test`. Both set up what they need first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lab search bench lint clean
+
+help:  ## say what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## make .venv with all requirements
+
+$(READY): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement requirements.txt --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(READY)
+
+# DVC needs a repository; a source archive has none.
+repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tables, figures, appendix
+	@$(BIN)/python -m carot_lib.stages.check_params
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
+	PATH="$(abspath $(BIN)):$$PATH" dvc repro
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+lab: $(READY)  ## open JupyterLab at the notebooks
+	$(BIN)/jupyter lab notebooks
+
+search: $(READY)  ## choose learning rates and label smoothing on ID validation data (an hour)
+	$(BIN)/python -m carot_lib.stages.search --profile miniature
+
+lint: $(READY)  ## check style and types of names
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean:  ## remove the environment; results and models stay
+	rm -rf $(VENV)

@@ -1,0 +1,58 @@
+"""How predictions are judged: the `evaluation:` branch of params.yaml."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from carot_lib.layout import Layout
+from carot_lib.schema import StrictParams, read_params
+
+
+class TemperatureParams(StrictParams):
+    """Temperatures to choose from."""
+
+    low: PositiveFloat
+    high: PositiveFloat
+    step: PositiveFloat
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> "TemperatureParams":
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        return self
+
+
+class BootstrapParams(StrictParams):
+    """Intervals by resampling images."""
+
+    resamples: PositiveInt
+    level: Annotated[float, Field(gt=0, lt=1)]
+    seed: int
+
+
+class EvaluationParams(StrictParams):
+    """`evaluation:` of a profile."""
+
+    n_bins: PositiveInt
+    ood: list[str]  # sets whose mean is the OOD column
+    extra: list[str]  # sets reported by themselves
+    temperature: TemperatureParams
+    bootstrap: BootstrapParams
+    batch_mean_size: PositiveInt  # images a batch, for the public code's mean of batch ECEs
+
+    @property
+    def datasets(self) -> list[str]:
+        """Every set that is predicted: validation, test, the shifts, and what is extra."""
+        return ["id_val", "id_test", *self.ood, *self.extra]
+
+
+def load_evaluation(layout: Layout) -> EvaluationParams:
+    """The branch of one profile, without reading the rest of the file.
+
+    Stages that only judge predictions start in a moment this way, and do not depend on the code
+    that trains.
+
+    Raises:
+        ValueError: see `carot_lib.schema.read_params`.
+    """
+    return read_params(layout.params, EvaluationParams, layout.profile, "evaluation")

@@ -1,0 +1,37 @@
+"""From a classifier and a set of images to logits: the last thing that needs a GPU."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from carot_lib.clip_model import ImageClassifier
+from carot_lib.datasets import LabelledSet
+from carot_lib.progress import track
+
+BATCH_SIZE = 500  # images at a time; bounds the memory
+
+
+def pick_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def predict_logits(
+    classifier: ImageClassifier, dataset: LabelledSet, device: torch.device
+) -> Float[np.ndarray, "samples own"]:
+    """Logits of every image over the set's own classes, in full precision.
+
+    Args:
+        classifier: in evaluation mode.
+        dataset: the set; its label space is applied to the logits.
+        device: where to compute.
+    """
+    classifier = classifier.to(device).eval()
+    images = dataset.open_images()
+    rows = torch.arange(len(images)).split(BATCH_SIZE)
+    logits = [
+        dataset.label_space.project(classifier(images[part.tolist()].to(device)).float()).cpu()
+        for part in track(rows, len(rows), f"predicting {dataset.name}", "batch")
+    ]
+    return torch.cat(logits).numpy()

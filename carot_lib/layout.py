@@ -1,0 +1,81 @@
+"""Where everything lies: the one place that knows the names of folders and files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one profile.
+
+    Attributes:
+        root: the project's folder, which holds params.yaml.
+        profile: `miniature` or `imagenet`; part of every path that a stage writes.
+    """
+
+    root: Path
+    profile: str
+
+    @property
+    def params(self) -> Path:
+        """Every number of every experiment."""
+        return self.root / "params.yaml"
+
+    @property
+    def pictograms(self) -> Path:
+        """The list of the miniature's pictograms."""
+        return self.root / "data" / "pictograms.csv"
+
+    @property
+    def data(self) -> Path:
+        """Prepared sets, see `carot_lib.datasets`."""
+        return self.root / "data" / "prepared" / self.profile
+
+    @property
+    def pretrained(self) -> Path:
+        """The pre-trained CLIP."""
+        return self.root / "models" / self.profile / "pretrained"
+
+    def model(self, run: str, seed: int) -> Path:
+        """The classifier of one run, and the history of its training."""
+        return self.root / "models" / self.profile / run / f"seed{seed}"
+
+    def predictions(self, run: str, seed: int, dataset: str) -> Path:
+        """Logits and labels of one run on one set."""
+        folder = self.root / "predictions" / self.profile / run / f"seed{seed}"
+        return folder / f"{dataset}.npz"
+
+    def evaluation(self, run: str, seed: int) -> Path:
+        """Temperature and metrics of one run."""
+        return self.root / "evaluations" / self.profile / run / f"seed{seed}"
+
+    @property
+    def results(self) -> Path:
+        """Tables, figures and executed notebooks: what git keeps."""
+        return self.root / "results" / self.profile
+
+    @property
+    def paper(self) -> Path:
+        """The published numbers."""
+        return self.root / "data" / "paper"
+
+    @property
+    def site(self) -> Path:
+        """The rendered appendix."""
+        return self.root / "site" / self.profile
+
+
+def find_root() -> Path:
+    """The project's folder: the nearest one upwards that holds params.yaml.
+
+    Looks from the working directory first, then from where this package is installed, so that a
+    notebook finds it wherever its kernel was started.
+
+    Raises:
+        FileNotFoundError: neither has params.yaml.
+    """
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / "params.yaml").exists() and (folder / "carot_lib").is_dir():
+                return folder
+    raise FileNotFoundError(f"no params.yaml in {Path.cwd()} or any folder above it")

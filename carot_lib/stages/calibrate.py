@@ -1,0 +1,57 @@
+"""Stage `calibrate`: choose one temperature per run on the ID validation set.
+
+python -m carot_lib.stages.calibrate --profile miniature --run carot --seed 0
+
+Reads predictions/<profile>/<run>/seed<seed>/id_val.npz; writes
+evaluations/<profile>/<run>/seed<seed>/temperature.json.
+"""
+
+from carot_lib.command import read_command
+from carot_lib.evaluation import load_evaluation
+from carot_lib.files import write_json
+from carot_lib.layout import Layout
+from carot_lib.predictions import Predictions
+from carot_lib.schema import exit_on_bad_input
+from carot_lib.temperature import select_temperature
+
+
+def calibrate(layout: Layout, run: str, seed: int) -> None:
+    """Select and write the temperature of one run, by ECE as in the paper (Section A.1)."""
+    evaluation = load_evaluation(layout)
+    grid = evaluation.temperature
+    validation = Predictions.load(layout.predictions(run, seed, "id_val"))
+    chosen = select_temperature(
+        validation.logits,
+        validation.labels,
+        criterion="ece",
+        low=grid.low,
+        high=grid.high,
+        step=grid.step,
+        n_bins=evaluation.n_bins,
+    )
+    content = {
+        "run": run,
+        "seed": seed,
+        "temperature": chosen.temperature,
+        "at_bound": chosen.at_bound,
+        "criterion": "ece",
+        "n_bins": evaluation.n_bins,
+        "ece_before": chosen.value_before,
+        "ece_after": chosen.value_after,
+        "selected_on": {
+            "dataset": validation.dataset,
+            "fingerprint": validation.fingerprint,
+            "n": len(validation.labels),
+        },
+        "curve": {
+            "temperature": [round(float(t), 6) for t in chosen.temperatures],
+            "ece": [round(float(e), 6) for e in chosen.values],
+        },
+    }
+    write_json(layout.evaluation(run, seed) / "temperature.json", content)
+
+
+if __name__ == "__main__":
+    with exit_on_bad_input():
+        arguments = read_command(__doc__, "run", "seed")
+        calibrate(arguments.layout, arguments.run, arguments.seed)

@@ -1,0 +1,78 @@
+"""Stage `notebook`: execute one notebook with papermill and keep the executed copy.
+
+python -m carot_lib.stages.run_notebook --profile miniature --notebook 04_table1
+
+Reads notebooks/<notebook>.ipynb; writes results/<profile>/notebooks/<notebook>.ipynb. Executed
+twice, it gives the same bytes: what only tells when and where it ran is left out.
+"""
+
+import copy
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from carot_lib.command import read_command
+from carot_lib.files import write_text
+from carot_lib.layout import Layout
+from carot_lib.schema import exit_on_bad_input
+
+
+def run_notebook(layout: Layout, name: str) -> Path:
+    """Execute and write the copy; returns its path.
+
+    Raises:
+        ValueError: there is no such notebook, or no cell of it is tagged `parameters`.
+        papermill.PapermillExecutionError: a cell failed; the copy up to there is kept beside the
+            place of the good one, as `<notebook>.failed.ipynb`.
+    """
+    source = layout.root / "notebooks" / f"{name}.ipynb"
+    if not source.exists():
+        raise ValueError(f"{source}: no such notebook")
+    known = papermill.inspect_notebook(str(source))
+    if "profile" not in known:
+        raise ValueError(f"{source}: no cell tagged `parameters` sets `profile`")
+    out = layout.results / "notebooks" / f"{name}.ipynb"
+    failed = out.with_name(f"{name}.failed.ipynb")
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["TQDM_DISABLE"] = "1"  # a bar is no part of a page
+    papermill.execute_notebook(
+        str(source),
+        str(failed),
+        parameters={"profile": layout.profile},
+        kernel_name="python3",
+        progress_bar=False,
+        record_timing=False,
+        cwd=str(layout.root),
+    )
+    executed = reproducible(nbformat.read(failed, as_version=4))
+    write_text(out, nbformat.writes(executed) + "\n")
+    failed.unlink()
+    return out
+
+
+def reproducible(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy without times, random ids, warnings on standard error and paths of the machine."""
+    clean = copy.deepcopy(notebook)
+    clean.metadata.pop("papermill", None)
+    clean.metadata.get("language_info", {}).pop("version", None)
+    for cell in clean.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    return clean
+
+
+if __name__ == "__main__":
+    with exit_on_bad_input():
+        arguments = read_command(__doc__, "notebook")
+        try:
+            run_notebook(arguments.layout, arguments.notebook)
+        except papermill.PapermillExecutionError as error:
+            print(f"notebook {arguments.notebook}: {error}", file=sys.stderr)
+            raise SystemExit(1) from None

@@ -1,0 +1,53 @@
+"""Stage `train`: fine-tune the pre-trained CLIP by the method of one run.
+
+python -m carot_lib.stages.train --profile miniature --run carot --seed 0
+
+Reads data/prepared/<profile>/ and models/<profile>/pretrained/; writes the classifier and the
+history of the training to models/<profile>/<run>/seed<seed>/.
+"""
+
+import pandas as pd
+
+from carot_lib.clip_model import load_clip, save_classifier
+from carot_lib.command import read_command
+from carot_lib.datasets import read_class_names, read_set
+from carot_lib.files import write_text
+from carot_lib.layout import Layout
+from carot_lib.params import load_params
+from carot_lib.prompts import clip_templates, tokenize_prompts
+from carot_lib.schema import exit_on_bad_input
+from carot_lib.training import fine_tune
+
+
+def train(layout: Layout, run: str, seed: int) -> None:
+    """Fine-tune and write the classifier.
+
+    Raises:
+        ValueError: params.yaml has no such run.
+    """
+    scale = load_params(layout.params).scale(layout.profile)
+    if run not in scale.runs:
+        raise ValueError(f"{layout.profile}.runs: no run named {run!r}; there are {[*scale.runs]}")
+    clip = load_clip(layout.pretrained)
+    prompts = tokenize_prompts(read_class_names(layout.data), clip_templates(), clip.context_length)
+    history: list[dict[str, float]] = []
+    classifier = fine_tune(
+        scale.runs[run],
+        scale.training,
+        scale.hardware,
+        clip,
+        prompts,
+        read_set(layout.data, "train"),
+        seed,
+        log=history.append,
+        label=run,
+    )
+    folder = layout.model(run, seed)
+    save_classifier(classifier, folder)
+    write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+
+
+if __name__ == "__main__":
+    with exit_on_bad_input():
+        arguments = read_command(__doc__, "run", "seed")
+        train(arguments.layout, arguments.run, arguments.seed)
