@@ -25,7 +25,7 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 # DVC needs a repository; a source archive has none.
 repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tables, figures, appendix
 	@$(BIN)/python -m carot_lib.stages.check_params
-	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
+	@git rev-parse --git-dir >/dev/null 2>&1 || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 	PATH="$(abspath $(BIN)):$$PATH" dvc repro
 
 test: $(READY)  ## run the tests
