@@ -31,7 +31,7 @@ def predict_logits(
     images = dataset.open_images()
     rows = torch.arange(len(images)).split(BATCH_SIZE)
     logits = [
-        dataset.label_space.project(classifier(images[part.tolist()].to(device)).float()).cpu()
-        for part in track(rows, len(rows), f"predicting {dataset.name}", "batch")
+        classifier(images[part.tolist()].to(device)).float().cpu()
+        for part in track(rows, len(rows), f"predicting {dataset.name}", "batches")
     ]
-    return torch.cat(logits).numpy()
+    return dataset.label_space.project(torch.cat(logits).numpy())

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class LabelSpace:
         """Whether nothing changes."""
         return self.columns == tuple((i,) for i in range(self.n_classes))
 
-    def project(self, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch own"]:
+    def project(self, logits: Float[np.ndarray, "batch classes"]) -> Float[np.ndarray, "batch own"]:
         """Logits over the set's own classes: the maximum of each one's columns.
 
         Raises:
@@ -59,7 +58,7 @@ class LabelSpace:
             return logits
         if all(len(group) == 1 for group in self.columns):
             return logits[:, [group[0] for group in self.columns]]
-        return torch.stack([logits[:, list(group)].amax(dim=1) for group in self.columns], dim=1)
+        return np.stack([logits[:, list(group)].max(axis=1) for group in self.columns], axis=1)
 
 
 def label_space_of(own: Mapping[str, Any] | None, n_classes: int) -> LabelSpace:

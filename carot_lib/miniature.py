@@ -29,7 +29,7 @@ from carot_lib.world import CHUNK, Pictogram, Recipe, Stencils, pictures
 REFERENCE_SEED = (
     1000  # number of the reference classifier's own stream of chances; sets count from 0
 )
-ROUNDS = 60  # of candidates for a filtered set, before a class counts as too easy
+ROUNDS = 1000  # of candidates for a filtered set, before a class counts as too easy
 
 
 class DrawnSetParams(StrictParams):
@@ -100,7 +100,7 @@ def prepare(params: PictogramParams, pictograms: Sequence[Pictogram], folder: Pa
         else:
             chunks = pictures(stencils, concepts, recipe, params.image_size, seed)
             total = math.ceil(len(concepts) / CHUNK)
-            images = torch.cat(list(track(chunks, total, f"drawing {name}", "chunk")))
+            images = torch.cat(list(track(chunks, total, f"drawing {name}", "chunks")))
         if own is not None:
             label_spaces[name] = own
         write_set(folder, name, labels.numpy(), images=images.numpy())
@@ -195,7 +195,7 @@ def train_reference(params: PictogramParams, stencils: Stencils, recipe: Recipe)
                 schedule.step()
                 yield loss.detach()
 
-    for _ in track(steps(), total, "training the reference classifier", "step"):
+    for _ in track(steps(), total, "training the reference classifier", "steps"):
         pass
     return model.eval()
 
@@ -237,17 +237,17 @@ def draw_deceptive(
 
 def _convolutional_network(n_classes: int, generator: Generator) -> nn.Module:
     model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1),
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1),
         nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(64, 128, 3, padding=1),
-        nn.ReLU(),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
-        nn.Linear(128 * 16, n_classes),
+        nn.Linear(64 * 16, n_classes),
     )
     for layer in model:
         if isinstance(layer, nn.Conv2d | nn.Linear):

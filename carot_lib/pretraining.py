@@ -180,7 +180,7 @@ def pretrain(
                 "logit_scale": clip.logit_scale.item(),
             }
 
-    for values in track(steps(), params.steps, "pre-training", "step"):
+    for values in track(steps(), params.steps, "pre-training", "steps"):
         log(values)
     clip.eval()
     set_logit_scale(clip, web, params.scale_images, generator)

@@ -19,10 +19,10 @@ def track(items: Iterable[Item], total: int, label: str, unit: str) -> Iterator[
         items: the work; one item is taken at a time.
         total: number of items.
         label: what is being done, printed in front.
-        unit: what an item is, in the singular.
+        unit: what the items are, in the plural.
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=label, unit=unit, dynamic_ncols=True)
+        yield from tqdm(items, total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
         return
     start = printed = time.monotonic()
     for done, item in enumerate(items, start=1):
@@ -34,7 +34,7 @@ def track(items: Iterable[Item], total: int, label: str, unit: str) -> Iterator[
             left = spent / done * (total - done)
             time_left = f", about {left:.0f} s left" if done < total else ""
             print(
-                f"{label}: {done}/{total} {unit}{'s' * (total != 1)}, {spent:.0f} s{time_left}",
+                f"{label}: {done}/{total} {unit}, {spent:.0f} s{time_left}",
                 file=sys.stderr,
                 flush=True,
             )

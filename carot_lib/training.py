@@ -34,7 +34,7 @@ class HardwareParams(StrictParams):
 
     def launch(self) -> Fabric:
         """The devices, ready to use."""
-        return Fabric(self.accelerator, devices=self.devices, precision=self.precision)
+        return Fabric(accelerator=self.accelerator, devices=self.devices, precision=self.precision)
 
 
 class TrainingParams(StrictParams):
@@ -220,7 +220,7 @@ def fine_tune(
     data = batches(train_set.open_images(), train_set.labels, draws, hardware.workers)
     fit(
         method,
-        track(data, total_steps, f"training {label}", "step"),
+        track(data, total_steps, f"training {label}", "steps"),
         total_steps,
         build_optimizer(method.model, run.learning_rate, training.weight_decay),
         training.warmup_steps,
