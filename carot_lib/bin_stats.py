@@ -50,11 +50,7 @@ class BinStats:
         if not isinstance(n_bins, int) or n_bins < 1:
             raise ValueError(f"n_bins must be a positive integer, got {n_bins!r}")
         confidences, correct = check_confidences(confidences, correct)
-        bins = np.clip(np.ceil(confidences * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-        # k / n_bins * n_bins may round up past k; the edges themselves decide.
-        edges = np.arange(n_bins + 1) / n_bins
-        bins -= (confidences <= edges[bins]) & (bins > 0)
-        bins += (confidences > edges[bins + 1]) & (bins < n_bins - 1)
+        bins = bin_of(confidences, n_bins)
         fixed = np.round(confidences * FIXED_POINT).astype(np.int64)
         squares = np.round(confidences**2 * FIXED_POINT).astype(np.int64)
         state = np.zeros((4, n_bins), dtype=np.int64)
@@ -225,6 +221,12 @@ class BinStats:
     def _per_sample(self, sums: np.ndarray) -> Float[np.ndarray, " bins"]:
         empty = self.count == 0
         return np.where(empty, np.nan, sums / np.where(empty, 1, self.count))
+
+
+def bin_of(confidences: Float[np.ndarray, "..."], n_bins: int) -> Int[np.ndarray, "..."]:
+    """Which right-closed bin each confidence falls into; both ends are clamped."""
+    edges = np.arange(1, n_bins) / n_bins
+    return np.searchsorted(edges, confidences, side="left")
 
 
 def top_confidences(

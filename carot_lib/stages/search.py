@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from carot_lib.bin_stats import BinStats
 from carot_lib.clip_model import load_clip
 from carot_lib.command import read_command
 from carot_lib.datasets import read_class_names, read_set
@@ -20,7 +21,6 @@ from carot_lib.files import write_text
 from carot_lib.inference import pick_device, predict_logits
 from carot_lib.layout import Layout
 from carot_lib.methods import MethodParams
-from carot_lib.metrics import BinStats
 from carot_lib.params import load_params
 from carot_lib.prompts import clip_templates, tokenize_prompts
 from carot_lib.schema import exit_on_bad_input
