@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from carot_lib.files import atomic_write, write_json
+from carot_lib.schema import Fraction, StrictParams
 
 TEXTS_AT_ONCE = 1024  # prompts encoded together for a head: bounds the memory
 
@@ -143,6 +144,13 @@ def build_clip(config: Mapping[str, Any]) -> Clip:
     # The same numbers in another order of memory: 1.3x faster convolutions on a CPU.
     model.visual.to(memory_format=torch.channels_last)
     return Clip(model, config)
+
+
+class InterpolationParams(StrictParams):
+    """A WiSE-FT row: (1 - alpha) * zero-shot weights + alpha * the weights of run `source`."""
+
+    source: str
+    alpha: Fraction
 
 
 def interpolate(

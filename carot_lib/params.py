@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from carot_lib.clip_model import InterpolationParams
 from carot_lib.evaluation import EvaluationParams
 from carot_lib.methods import MethodParams
 from carot_lib.miniature import PictogramParams
@@ -30,13 +31,6 @@ class OpenClipParams(StrictParams):
     kind: Literal["open_clip"]
     architecture: str
     weights: str
-
-
-class InterpolationParams(StrictParams):
-    """A WiSE-FT row: (1 - alpha) * zero-shot weights + alpha * the weights of run `source`."""
-
-    source: str
-    alpha: Fraction
 
 
 class SearchParams(StrictParams):

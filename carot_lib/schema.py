@@ -18,7 +18,7 @@ class StrictParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-AnyParams = TypeVar("AnyParams", bound=StrictParams)
+AnyParams = TypeVar("AnyParams", bound=BaseModel)
 
 
 def read_params(path: Path, model: type[AnyParams], *keys: str) -> AnyParams:

@@ -3,12 +3,14 @@
 python -m carot_lib.stages.calibrate --profile miniature --run carot --seed 0
 
 Reads predictions/<profile>/<run>/seed<seed>/id_val.npz; writes
-evaluations/<profile>/<run>/seed<seed>/temperature.json.
+temperature.json and temperature_curve.csv to evaluations/<profile>/<run>/seed<seed>/.
 """
+
+import pandas as pd
 
 from carot_lib.command import read_command
 from carot_lib.evaluation import load_evaluation
-from carot_lib.files import write_json
+from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.predictions import Predictions
 from carot_lib.schema import exit_on_bad_input
@@ -43,12 +45,11 @@ def calibrate(layout: Layout, run: str, seed: int) -> None:
             "fingerprint": validation.fingerprint,
             "n": len(validation.labels),
         },
-        "curve": {
-            "temperature": [round(float(t), 6) for t in chosen.temperatures],
-            "ece": [round(float(e), 6) for e in chosen.values],
-        },
     }
-    write_json(layout.evaluation(run, seed) / "temperature.json", content)
+    curve = pd.DataFrame({"temperature": chosen.temperatures, "ece": chosen.values})
+    folder = layout.evaluation(run, seed)
+    write_text(folder / "temperature_curve.csv", curve.to_csv(index=False, float_format="%.6f"))
+    write_json(folder / "temperature.json", content)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,18 @@ Reads params.yaml; writes data/prepared/<profile>/.
 from carot_lib.command import read_command
 from carot_lib.layout import Layout
 from carot_lib.miniature import PictogramParams, prepare
-from carot_lib.params import load_params
-from carot_lib.schema import exit_on_bad_input
+from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.world import read_pictograms
 
 
 def data(layout: Layout) -> None:
     """Write the data folder of a profile."""
-    params = load_params(layout.params).scale(layout.profile).data
-    if not isinstance(params, PictogramParams):
+    if layout.profile != "miniature":
         raise ValueError(
             f"profile {layout.profile}: this version prepares the miniature only; "
             "see data/README.md"
         )
+    params = read_params(layout.params, PictogramParams, layout.profile, "data")
     prepare(params, read_pictograms(layout.pictograms), layout.data)
 
 

@@ -5,11 +5,10 @@ python -m carot_lib.stages.interpolate --profile miniature --run wise_ft --seed 
 Reads models/<profile>/{zs,<source>}/seed<seed>/; writes models/<profile>/<run>/seed<seed>/.
 """
 
-from carot_lib.clip_model import interpolate, load_classifier, save_classifier
+from carot_lib.clip_model import InterpolationParams, interpolate, load_classifier, save_classifier
 from carot_lib.command import read_command
 from carot_lib.layout import Layout
-from carot_lib.params import load_params
-from carot_lib.schema import exit_on_bad_input
+from carot_lib.schema import exit_on_bad_input, read_params
 
 
 def mix(layout: Layout, run: str, seed: int) -> None:
@@ -18,12 +17,10 @@ def mix(layout: Layout, run: str, seed: int) -> None:
     Raises:
         ValueError: params.yaml has no such row.
     """
-    rows = load_params(layout.params).scale(layout.profile).interpolated
-    if run not in rows:
-        raise ValueError(f"{layout.profile}.interpolated: no row named {run!r}")
+    row = read_params(layout.params, InterpolationParams, layout.profile, "interpolated", run)
     zero_shot = load_classifier(layout.model("zs", seed))
-    fine_tuned = load_classifier(layout.model(rows[run].source, seed))
-    mixed = interpolate(zero_shot, fine_tuned, rows[run].alpha)
+    fine_tuned = load_classifier(layout.model(row.source, seed))
+    mixed = interpolate(zero_shot, fine_tuned, row.alpha)
     save_classifier(mixed, layout.model(run, seed))
 
 

@@ -12,24 +12,22 @@ from carot_lib.command import read_command
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.miniature import PictogramParams
-from carot_lib.params import load_params
 from carot_lib.pretraining import PretrainingParams, pretrain
-from carot_lib.schema import exit_on_bad_input
+from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.world import read_pictograms
 
 
 def make_pretrained(layout: Layout) -> None:
     """Train the CLIP and write it with the history of its training."""
-    scale = load_params(layout.params).scale(layout.profile)
-    if not isinstance(scale.pretrained, PretrainingParams) or not isinstance(
-        scale.data, PictogramParams
-    ):
+    if layout.profile != "miniature":
         raise ValueError(
             f"profile {layout.profile}: this version pre-trains the miniature's model only"
         )
+    params = read_params(layout.params, PretrainingParams, layout.profile, "pretrained")
+    data = read_params(layout.params, PictogramParams, layout.profile, "data")
     history: list[dict[str, float]] = []
     pictograms = read_pictograms(layout.pictograms)
-    clip = pretrain(scale.pretrained, scale.data, pictograms, history.append)
+    clip = pretrain(params, data, pictograms, history.append)
     save_clip(clip, layout.pretrained)
     write_text(layout.pretrained / "history.csv", pd.DataFrame(history).to_csv(index=False))
 

@@ -13,28 +13,28 @@ from carot_lib.command import read_command
 from carot_lib.datasets import read_class_names, read_set
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.params import load_params
+from carot_lib.methods import Run
 from carot_lib.prompts import clip_templates, tokenize_prompts
-from carot_lib.schema import exit_on_bad_input
-from carot_lib.training import fine_tune
+from carot_lib.schema import exit_on_bad_input, read_params
+from carot_lib.training import HardwareParams, TrainingParams, fine_tune
 
 
 def train(layout: Layout, run: str, seed: int) -> None:
     """Fine-tune and write the classifier.
 
     Raises:
-        ValueError: params.yaml has no such run.
+        ValueError: params.yaml has no such run, or a fault in what it says of it.
     """
-    scale = load_params(layout.params).scale(layout.profile)
-    if run not in scale.runs:
-        raise ValueError(f"{layout.profile}.runs: no run named {run!r}; there are {[*scale.runs]}")
+    method = read_params(layout.params, Run, layout.profile, "runs", run).root
+    training = read_params(layout.params, TrainingParams, layout.profile, "training")
+    hardware = read_params(layout.params, HardwareParams, layout.profile, "hardware")
     clip = load_clip(layout.pretrained)
     prompts = tokenize_prompts(read_class_names(layout.data), clip_templates(), clip.context_length)
     history: list[dict[str, float]] = []
     classifier = fine_tune(
-        scale.runs[run],
-        scale.training,
-        scale.hardware,
+        method,
+        training,
+        hardware,
         clip,
         prompts,
         read_set(layout.data, "train"),
