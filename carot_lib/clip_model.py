@@ -147,9 +147,8 @@ def build_clip(config: Mapping[str, Any]) -> Clip:
 
 
 class InterpolationParams(StrictParams):
-    """A WiSE-FT row: (1 - alpha) * zero-shot weights + alpha * the weights of run `source`."""
+    """WiSE-FT of a run: (1 - alpha) * zero-shot weights + alpha * the weights of that run."""
 
-    source: str
     alpha: Fraction
 
 

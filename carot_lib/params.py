@@ -52,13 +52,6 @@ class ScaleParams(StrictParams):
     search: SearchParams
     evaluation: EvaluationParams
 
-    @model_validator(mode="after")
-    def _sources_exist(self) -> "ScaleParams":
-        for name, row in self.interpolated.items():
-            if row.source not in self.runs:
-                raise ValueError(f"interpolated.{name}.source: no run named {row.source!r}")
-        return self
-
 
 class Params(StrictParams):
     """The whole of params.yaml."""
@@ -84,17 +77,23 @@ class Params(StrictParams):
 
     @model_validator(mode="after")
     def _lists_name_the_runs(self) -> "Params":
-        if sorted(self.rows) != sorted(["zs", *self.trained, *self.interpolated]):
-            raise ValueError("rows: must be zs and every name of `trained` and `interpolated`")
+        rows = ["zs", *self.trained, *(f"wise_{run}" for run in self.interpolated)]
+        if sorted(self.rows) != sorted(rows):
+            odd = sorted(set(self.rows) ^ set(rows))
+            raise ValueError(
+                "rows: must be zs, every run of `trained`, and wise_<run> for every run of "
+                f"`interpolated`; see {', '.join(odd) or 'a name that stands twice'}"
+            )
         for profile in ("miniature", "imagenet"):
             scale = self.scale(profile)
-            for key, listed, entries in (
-                ("trained", self.trained, scale.runs),
-                ("interpolated", self.interpolated, scale.interpolated),
+            for key, listed, where, entries in (
+                ("trained", self.trained, "runs", scale.runs),
+                ("interpolated", self.interpolated, "interpolated", scale.interpolated),
             ):
                 if odd := sorted(set(listed) ^ set(entries)):
-                    where = f"{profile}.{'runs' if key == 'trained' else 'interpolated'}"
-                    raise ValueError(f"{key}: not both here and in {where}: {', '.join(odd)}")
+                    raise ValueError(f"{key}: not both here and in {profile}.{where}: {odd}")
+        if odd := set(self.interpolated) - set(self.trained):
+            raise ValueError(f"interpolated: not in `trained`: {sorted(odd)}")
         return self
 
 
