@@ -1,8 +1,8 @@
-"""How predictions are judged: the `evaluation:` branch of params.yaml."""
+"""What is judged and how: the rows and seeds, and the `evaluation:` branch of params.yaml."""
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from carot_lib.layout import Layout
 from carot_lib.schema import StrictParams, read_params
@@ -44,6 +44,24 @@ class EvaluationParams(StrictParams):
     def datasets(self) -> list[str]:
         """Every set that is predicted: validation, test, the shifts, and what is extra."""
         return ["id_val", "id_test", *self.ood, *self.extra]
+
+
+class RowParams(BaseModel):
+    """The rows of the tables and the seeds: the part of params.yaml that both profiles share."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # the rest of the file is not ours
+
+    rows: list[str]
+    seeds: list[int]
+
+
+def load_rows(layout: Layout) -> RowParams:
+    """Rows and seeds, without reading the rest of the file.
+
+    Raises:
+        ValueError: see `carot_lib.schema.read_params`.
+    """
+    return read_params(layout.params, RowParams)
 
 
 def load_evaluation(layout: Layout) -> EvaluationParams:

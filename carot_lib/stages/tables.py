@@ -1,0 +1,56 @@
+"""Stage `tables`: Tables 1 and 2, alone and beside the paper's, and the long table of metrics.
+
+python -m carot_lib.stages.tables --profile miniature
+
+Reads evaluations/<profile>/ and data/paper/; writes results/<profile>/{metrics,table1,table2,
+paper_table1,paper_table2}.csv and the two tables as Markdown and LaTeX.
+"""
+
+import pandas as pd
+
+from carot_lib.command import read_command
+from carot_lib.evaluation import load_rows
+from carot_lib.files import write_text
+from carot_lib.layout import Layout
+from carot_lib.schema import exit_on_bad_input
+from carot_lib.styles import RUN_NAMES, UPDATE_NAMES
+from carot_lib.tables import beside_paper, table1, table2, to_latex, to_markdown
+
+CAPTIONS = {
+    "table1": "Accuracy and expected calibration error, in distribution (ID) and as the mean over "
+    "five distribution shifts (OOD), without and with temperature scaling (TS); T is the "
+    "temperature.",
+    "table2": "CaRot by how often its EMA teacher is updated.",
+}
+
+
+def tables(layout: Layout) -> None:
+    """Write every table of a profile."""
+    rows = load_rows(layout)
+    metrics = pd.concat(
+        pd.read_csv(layout.evaluation(run, seed) / "metrics.csv")
+        for run in rows.rows
+        for seed in rows.seeds
+    )
+    write_text(layout.results / "metrics.csv", metrics.to_csv(index=False))
+    for name, make, names in (
+        ("table1", table1, RUN_NAMES),
+        ("table2", table2, UPDATE_NAMES),
+    ):
+        table = make(metrics)
+        paper = pd.read_csv(layout.paper / f"{name}.csv")
+        files = {
+            f"{name}.csv": table.to_csv(index=False, float_format="%.6g"),
+            f"paper_{name}.csv": beside_paper(table, paper).to_csv(
+                index=False, float_format="%.6g"
+            ),
+            f"{name}.md": to_markdown(table, names),
+            f"{name}.tex": to_latex(table, names, CAPTIONS[name], f"tab:{name}"),
+        }
+        for file, text in files.items():
+            write_text(layout.results / file, text)
+
+
+if __name__ == "__main__":
+    with exit_on_bad_input():
+        tables(read_command(__doc__).layout)

@@ -1,0 +1,131 @@
+"""One look for all figures: names, colours and markers of runs, the style sheet, and saving."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from carot_lib.files import atomic_write
+
+RUN_NAMES = {
+    "zs": "ZS",
+    "ft": "FT",
+    "ft_ls": "FT w/ LS",
+    "wise_ft": "WiSE-FT",
+    "wise_ft_ls": "WiSE-FT w/ LS",
+    "flyp": "FLYP",
+    "flyp_ls": "FLYP w/ LS",
+    "carot": "CaRot",
+    "carot_every_step": "CaRot, every step",
+    "carot_double": "CaRot, double",
+    "carot_never": "CaRot, never",
+}
+UPDATE_NAMES = {
+    "every_step": "every step",
+    "default": "default",
+    "double": "twice the default",
+    "never": "never",
+}
+DATASET_NAMES = {
+    "train": "Training",
+    "id_val": "ID validation",
+    "id_test": "ID test",
+    "v2": "V2",
+    "r": "R",
+    "a": "A",
+    "sketch": "Sketch",
+    "objectnet": "ObjectNet",
+    "handwritten": "Handwritten (real)",
+    "ood": "OOD, mean of five",
+}
+# Okabe and Ito's colours, told apart by colour-blind readers; a smoothed run has its plain run's
+# colour and an open marker.
+_COLOURS = {
+    "zs": "#555555",
+    "ft": "#D55E00",
+    "wise_ft": "#E69F00",
+    "flyp": "#0072B2",
+    "carot": "#00735C",
+    "carot_every_step": "#56B4E9",
+    "carot_double": "#CC79A7",
+    "carot_never": "#8A5A00",
+}
+_MARKERS = {
+    "zs": "s",
+    "ft": "o",
+    "wise_ft": "^",
+    "flyp": "D",
+    "carot": "*",
+    "carot_every_step": "v",
+    "carot_double": "P",
+    "carot_never": "X",
+}
+OVER, UNDER = "#D55E00", "#00735C"  # over- and under-confident: apart in hue, lightness, hatch
+INK, GREY, PALE = "#1A1A1A", "#6E6E6E", "#A9C4E0"
+
+_STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "grid.color": "#E2E2E2",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "carot",
+}
+
+
+def colour_of(run: str) -> str:
+    """Colour of a run in every figure."""
+    return _COLOURS[run.removesuffix("_ls")]
+
+
+def marker_of(run: str) -> str:
+    """Marker of a run in every figure."""
+    return _MARKERS[run.removesuffix("_ls")]
+
+
+def use_style() -> None:
+    """Set the look of all figures that follow; for notebooks."""
+    mpl.rcParams.update(_STYLE)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of the figures made inside; the settings before come back."""
+    with plt.rc_context(_STYLE):
+        yield
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write `<name>.png`, `<name>.pdf` and `<name>.svg`, whole or not at all, without dates."""
+    undated = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Producer": None},
+        "svg": {"Date": None},
+    }
+    for extension, metadata in undated.items():
+        with atomic_write(folder / f"{name}.{extension}") as temporary:
+            figure.savefig(temporary, format=extension, metadata=metadata)
