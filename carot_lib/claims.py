@@ -1,0 +1,314 @@
+"""The paper's claims as statistics with a sign, to be judged by intervals.
+
+A claim holds if each of its parts does. A part is a statistic of the numbers of Tables 1 and 2, so
+the same definition gives its value in the paper, our value, and its bootstrap replicates. Its
+verdict is read from the interval of the replicates: all on the claimed side of zero (holds), all
+on the other (does not hold), or neither (undecided).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from carot_lib.bootstrap import percentile_interval
+
+# (run, "id_test" or "ood", "accuracy" or "ece", "none" or "temperature") -> value(s)
+Value = Callable[[str, str, str, str], float | np.ndarray]
+
+MARGIN = 0.01  # "no meaningful improvement": a difference of one point at most
+BASELINES = ("ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One statistic of a claim.
+
+    Attributes:
+        statistic: in words.
+        of: computes it from values.
+        relation: ">" or "<" zero, or "~": within MARGIN of zero.
+    """
+
+    statistic: str
+    of: Callable[[Value], float | np.ndarray]
+    relation: Literal[">", "<", "~"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper: its number, its source, its words in short, and its parts."""
+
+    number: str
+    source: str
+    text: str
+    parts: tuple[Part, ...]
+
+
+def difference(
+    left: str,
+    right: str,
+    dataset: str,
+    metric: str,
+    relation: Literal[">", "<", "~"],
+    calibration: str = "none",
+) -> Part:
+    """Run `left` minus run `right` on one set."""
+    words = {"id_test": "ID", "ood": "OOD", "accuracy": "accuracy", "ece": "ECE"}
+    scaled = " w/ TS" if calibration == "temperature" else ""
+    return Part(
+        f"{words[dataset]} {words[metric]}{scaled}: {left} - {right}",
+        lambda v: v(left, dataset, metric, calibration) - v(right, dataset, metric, calibration),
+        relation,
+    )
+
+
+def scaling(run: str, dataset: str) -> Part:
+    """ECE of a run with temperature scaling minus without."""
+    words = {"id_test": "ID", "ood": "OOD"}
+    return Part(
+        f"{words[dataset]} ECE: {run} w/ TS - w/o TS",
+        lambda v: v(run, dataset, "ece", "temperature") - v(run, dataset, "ece", "none"),
+        "<",
+    )
+
+
+def mean_accuracy_gain(left: str, right: str) -> Part:
+    """Mean of ID and OOD accuracy, `left` minus `right`: the better trade-off has more."""
+
+    def gain(value: Value) -> float | np.ndarray:
+        sets = ("id_test", "ood")
+        return sum(
+            value(left, s, "accuracy", "none") - value(right, s, "accuracy", "none") for s in sets
+        ) / len(sets)
+
+    return Part(f"mean of ID and OOD accuracy: {left} - {right}", gain, ">")
+
+
+def against_best_baseline(dataset: str, metric: str) -> Part:
+    """CaRot minus the best of the other fine-tuned rows, chosen anew in each replicate."""
+    words = {"id_test": "ID", "ood": "OOD", "accuracy": "accuracy", "ece": "ECE"}
+    best = np.maximum.reduce if metric == "accuracy" else np.minimum.reduce
+
+    def lead(value: Value) -> float | np.ndarray:
+        others = best([value(run, dataset, metric, "none") for run in BASELINES])
+        return value("carot", dataset, metric, "none") - others
+
+    return Part(
+        f"{words[dataset]} {words[metric]}: carot - best other fine-tuned row",
+        lead,
+        ">" if metric == "accuracy" else "<",
+    )
+
+
+CLAIMS = (
+    Claim(
+        "1",
+        "Main results, 1)",
+        "FT sacrifices OOD generalization of ZS as well as ID and OOD calibration",
+        (
+            difference("ft", "zs", "ood", "accuracy", "<"),
+            difference("ft", "zs", "id_test", "ece", ">"),
+            difference("ft", "zs", "ood", "ece", ">"),
+        ),
+    ),
+    Claim(
+        "2a",
+        "Main results, 2)",
+        "WiSE-FT finds a better trade-off between ID and OOD accuracy",
+        (
+            difference("wise_ft", "ft", "ood", "accuracy", ">"),
+            mean_accuracy_gain("wise_ft", "ft"),
+        ),
+    ),
+    Claim(
+        "2b",
+        "Main results, 2)",
+        "WiSE-FT significantly degrades the calibration of the pre-trained model",
+        (
+            difference("wise_ft", "zs", "id_test", "ece", ">"),
+            difference("wise_ft", "zs", "ood", "ece", ">"),
+        ),
+    ),
+    Claim(
+        "3a",
+        "Main results, 3)",
+        "FLYP achieves strong ID and OOD generalization and ID calibration (against FT)",
+        (
+            difference("flyp", "ft", "id_test", "accuracy", ">"),
+            difference("flyp", "ft", "ood", "accuracy", ">"),
+            difference("flyp", "ft", "id_test", "ece", "<"),
+        ),
+    ),
+    Claim(
+        "3b",
+        "Main results, 3)",
+        "FLYP lacks OOD calibration (against ZS)",
+        (difference("flyp", "zs", "ood", "ece", ">"),),
+    ),
+    Claim(
+        "4a",
+        "Main results, 4)",
+        "TS helps calibration somewhat",
+        tuple(
+            scaling(run, dataset)
+            for run in ("ft", "wise_ft", "flyp", "carot")
+            for dataset in ("id_test", "ood")
+        ),
+    ),
+    Claim(
+        "4b",
+        "Main results, 4)",
+        "With TS, the gap between ZS and fine-tuned rows in OOD calibration remains",
+        tuple(
+            difference(run, "zs", "ood", "ece", ">", "temperature")
+            for run in ("ft", "wise_ft", "flyp", "carot")
+        ),
+    ),
+    Claim(
+        "5a",
+        "Main results, 5)",
+        "LS remarkably improves ID and OOD calibration (FT and FLYP)",
+        tuple(
+            difference(f"{run}_ls", run, dataset, "ece", "<")
+            for run in ("ft", "flyp")
+            for dataset in ("id_test", "ood")
+        ),
+    ),
+    Claim(
+        "5b",
+        "Main results, 5)",
+        "LS remarkably improves ID and OOD calibration (WiSE-FT)",
+        tuple(
+            difference("wise_ft_ls", "wise_ft", dataset, "ece", "<")
+            for dataset in ("id_test", "ood")
+        ),
+    ),
+    Claim(
+        "6",
+        "Main results, 6)",
+        "CaRot is superior in ID and OOD generalization and calibration",
+        tuple(
+            against_best_baseline(dataset, metric)
+            for metric in ("accuracy", "ece")
+            for dataset in ("id_test", "ood")
+        ),
+    ),
+    Claim(
+        "A1",
+        "Ablation study",
+        "A teacher updated every step brings no meaningful improvement over FLYP",
+        tuple(
+            difference("carot_every_step", "flyp", dataset, metric, "~")
+            for metric in ("accuracy", "ece")
+            for dataset in ("id_test", "ood")
+        ),
+    ),
+    Claim(
+        "A2",
+        "Ablation study",
+        "A teacher updated half as often slightly lowers ID accuracy and raises ID ECE",
+        (
+            difference("carot_double", "carot", "id_test", "accuracy", "<"),
+            difference("carot_double", "carot", "id_test", "ece", ">"),
+        ),
+    ),
+    Claim(
+        "A3",
+        "Ablation study",
+        "A teacher updated half as often largely improves OOD accuracy and ECE",
+        (
+            difference("carot_double", "carot", "ood", "accuracy", ">"),
+            difference("carot_double", "carot", "ood", "ece", "<"),
+        ),
+    ),
+    Claim(
+        "A4",
+        "Table 2",
+        "A teacher that stays pre-trained costs ID accuracy and ID calibration",
+        (
+            difference("carot_never", "carot", "id_test", "accuracy", "<"),
+            difference("carot_never", "carot", "id_test", "ece", ">"),
+        ),
+    ),
+)
+
+
+def judge(
+    claims: Sequence[Claim], value: Value, replicate: Value, paper: Value, level: float, seeds: int
+) -> pd.DataFrame:
+    """One row for each part of each claim.
+
+    Args:
+        claims: what to judge.
+        value: our numbers, means over the seeds.
+        replicate: their bootstrap replicates, paired: index r of all of them is one resample.
+        paper: the published numbers.
+        level: of the intervals.
+        seeds: number of training seeds behind the numbers.
+
+    Returns:
+        Columns claim, source, text, part, relation, value, low, high, seeds, verdict,
+        claim_verdict, paper_value, paper_verdict.
+    """
+    rows = []
+    for claim in claims:
+        verdicts = []
+        for part in claim.parts:
+            low, high = percentile_interval(part.of(replicate), level)
+            verdicts.append(verdict(part.relation, low, high))
+            published = float(part.of(paper))
+            rows.append(
+                {
+                    "claim": claim.number,
+                    "source": claim.source,
+                    "text": claim.text,
+                    "part": part.statistic,
+                    "relation": {"~": f"within {MARGIN}"}.get(part.relation, f"{part.relation} 0"),
+                    "value": float(part.of(value)),
+                    "low": low,
+                    "high": high,
+                    "seeds": seeds,
+                    "verdict": verdicts[-1],
+                    "paper_value": published,
+                    "paper_verdict": verdict(part.relation, published, published),
+                }
+            )
+        for row in rows[-len(verdicts) :]:
+            row["claim_verdict"] = all_of(verdicts)
+    return pd.DataFrame(rows)
+
+
+def verdict(relation: str, low: float, high: float) -> str:
+    """What an interval says of a relation: holds, does not hold, or undecided."""
+    if relation == "~":
+        if low >= -MARGIN and high <= MARGIN:
+            return "holds"
+        return "does not hold" if low > MARGIN or high < -MARGIN else "undecided"
+    if relation == "<":
+        low, high = -high, -low
+    return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+
+
+def all_of(verdicts: Sequence[str]) -> str:
+    """The verdict of a claim from those of its parts: one that fails is enough to fail it."""
+    if "does not hold" in verdicts:
+        return "does not hold"
+    return "undecided" if "undecided" in verdicts else "holds"
+
+
+def resample_seeds(
+    of_seeds: Float[np.ndarray, "seeds resamples"], seed: int
+) -> Float[np.ndarray, " resamples"]:
+    """Two-level bootstrap: in each resample of the images, resample the training seeds too.
+
+    With one training seed nothing is resampled, and the interval is of the test images only: it
+    says nothing of another training. The same seeds are drawn for the same `seed`, so replicates
+    of different runs stay paired.
+    """
+    n_seeds, n_resamples = of_seeds.shape
+    chosen = np.random.default_rng(seed).integers(n_seeds, size=(n_seeds, n_resamples))
+    return np.take_along_axis(of_seeds, chosen, axis=0).mean(axis=0)
