@@ -1,0 +1,187 @@
+"""All other figures: they draw what they are given and compute nothing."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from carot_lib.styles import GREY, INK, RUN_NAMES, colour_of, marker_of
+
+
+def contact_sheet(
+    images: Mapping[str, UInt8[np.ndarray, "columns height width 3"]],
+    captions: Mapping[str, str],
+    column_titles: Sequence[str] = (),
+) -> Figure:
+    """Rows of pictures, each row with a name and a line of caption on its left.
+
+    Args:
+        images: by the name of the row; every row has the same number of pictures.
+        captions: a line for each row.
+        column_titles: one for each column, or none.
+
+    Raises:
+        ValueError: the rows do not have the same number of pictures.
+    """
+    counts = {len(row) for row in images.values()}
+    if len(counts) != 1:
+        raise ValueError(f"rows of different lengths: {sorted(counts)}")
+    columns = counts.pop()
+    figure, axes = plt.subplots(
+        len(images),
+        columns,
+        figsize=(1.75 + 0.66 * columns, 0.3 * bool(column_titles) + 0.7 * len(images)),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.06},
+    )
+    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.02, wspace=0, hspace=0)
+    for row, (name, pictures) in zip(axes, images.items(), strict=True):
+        for ax, picture in zip(row, pictures, strict=True):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
+        row[0].annotate(name, (0, 0.5), (-7, 4), weight="bold", size=8.5, va="center", **place)
+        row[0].annotate(
+            captions[name], (0, 0.5), (-7, -7), size=6.5, color=GREY, va="center", **place
+        )
+    for ax, title in zip(axes[0], column_titles, strict=False):
+        ax.set_title(title, size=6.5, weight="normal", color=GREY, pad=3)
+    return figure
+
+
+def temperature_curves(
+    ax: Axes, curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]
+) -> None:
+    """ECE against temperature of each run, with a dot where it was chosen.
+
+    Args:
+        ax: where to draw.
+        curves: columns temperature and ece, by run.
+        chosen: temperature of each run.
+    """
+    for run, curve in curves.items():
+        ax.plot(curve["temperature"], curve["ece"], color=colour_of(run), label=RUN_NAMES[run])
+        at = np.interp(chosen[run], curve["temperature"], curve["ece"])
+        ax.plot(chosen[run], at, marker_of(run), color=colour_of(run), ms=7, mec="white", zorder=3)
+    ax.axvline(1, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    ax.set(xscale="log", xlabel="temperature", ylabel="ECE on ID validation", ylim=(0, None))
+    ticks = [0.5, 1, 2, 5, 10]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.grid()
+
+
+def accuracy_ece_plane(
+    axes: Sequence[Axes], points: Mapping[str, pd.DataFrame], baseline: str = "zs"
+) -> None:
+    """Methods as points: accuracy to the right, ECE upwards, with intervals; best is low right.
+
+    Args:
+        axes: one for each set.
+        points: by title of the panel; rows named by run, columns acc, ece and acc_low, acc_high,
+            ece_low, ece_high.
+        baseline: a run whose accuracy and ECE are drawn through as lines.
+    """
+    for ax, (title, table) in zip(axes, points.items(), strict=True):
+        for run, row in table.iterrows():
+            face = "white" if run.endswith("_ls") else colour_of(run)
+            ax.errorbar(
+                row["acc"],
+                row["ece"],
+                xerr=[[row["acc"] - row["acc_low"]], [row["acc_high"] - row["acc"]]],
+                yerr=[[row["ece"] - row["ece_low"]], [row["ece_high"] - row["ece"]]],
+                fmt=marker_of(run),
+                color=colour_of(run),
+                markerfacecolor=face,
+                markersize=10 if run.startswith("carot") else 6.5,
+                elinewidth=0.9,
+                label=RUN_NAMES[run],
+            )
+        ax.axvline(table.loc[baseline, "acc"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
+        ax.axhline(table.loc[baseline, "ece"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
+        ax.set(title=title, xlabel="accuracy", ylabel="ECE", ylim=(0, None))
+        ax.grid()
+
+
+def matrices(
+    axes: Sequence[Axes],
+    panels: Mapping[str, Float[np.ndarray, "batch batch"]],
+    words: Sequence[str],
+    limit: float,
+) -> None:
+    """Square matrices of a batch side by side on one scale, images down and captions across.
+
+    Args:
+        axes: one for each panel.
+        panels: by title; values in [0, limit].
+        words: what each image shows and each caption names.
+        limit: value of full ink; larger ones are cut off.
+    """
+    for i, (ax, (title, matrix)) in enumerate(zip(axes, panels.items(), strict=True)):
+        ax.imshow(matrix, cmap="Blues", vmin=0, vmax=limit, interpolation="nearest")
+        ax.set_title(title, size=8.5)
+        ax.set_xticks(range(len(words)), words, rotation=90, size=5.5)
+        ax.set_yticks(range(len(words)), words if i == 0 else [], size=5.5)
+        ax.tick_params(length=0, pad=2)
+        ax.spines[:].set_visible(True)
+
+
+def training_curves(axes: Sequence[Axes], histories: Mapping[str, pd.DataFrame]) -> None:
+    """Loss terms against the optimizer step, one panel a term, smoothed over 20 steps.
+
+    Args:
+        axes: one for each loss term that occurs.
+        histories: by run; columns step, learning_rate and one a term.
+    """
+    terms = terms_of(histories)
+    for ax, term in zip(axes, terms, strict=True):
+        for run, history in histories.items():
+            if term in history:
+                smooth = history[term].rolling(20, min_periods=1).mean()
+                ax.plot(history["step"], smooth, color=colour_of(run), label=RUN_NAMES[run])
+        ax.set(title=term.replace("_", " "), xlabel="optimizer step", ylabel="loss (nats)")
+        ax.grid()
+
+
+def terms_of(histories: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Names of the loss terms that occur, in order of appearance."""
+    known = ("step", "learning_rate")
+    columns = (c for history in histories.values() for c in history.columns if c not in known)
+    return list(dict.fromkeys(columns))
+
+
+def shifts_profile(ax: Axes, table: pd.DataFrame, runs: Sequence[str], label: str) -> None:
+    """A value of each run on each set, as dots joined by lines, with intervals.
+
+    Args:
+        ax: where to draw.
+        table: columns run, dataset, value, low, high; datasets in the order of drawing.
+        runs: which, in order.
+        label: of the axis.
+    """
+    datasets = list(dict.fromkeys(table["dataset"]))
+    for k, run in enumerate(runs):
+        part = table[table["run"] == run].set_index("dataset").loc[datasets]
+        x = np.arange(len(datasets)) + 0.07 * (k - (len(runs) - 1) / 2)
+        errors = [part["value"] - part["low"], part["high"] - part["value"]]
+        ax.errorbar(
+            x,
+            part["value"],
+            np.clip(errors, 0, None),
+            fmt=marker_of(run),
+            color=colour_of(run),
+            markersize=6,
+            elinewidth=0.9,
+            linestyle="-",
+            linewidth=0.6,
+            label=RUN_NAMES[run],
+        )
+    ax.set_xticks(range(len(datasets)), datasets)
+    ax.set(ylabel=label)
+    ax.tick_params(axis="x", length=0, labelcolor=INK)
+    ax.grid(axis="y")
