@@ -65,9 +65,10 @@ def temperature_curves(
         chosen: temperature of each run.
     """
     for run, curve in curves.items():
-        ax.plot(curve["temperature"], curve["ece"], color=colour_of(run), label=RUN_NAMES[run])
+        ax.plot(curve["temperature"], curve["ece"], **_line(run))
         at = np.interp(chosen[run], curve["temperature"], curve["ece"])
-        ax.plot(chosen[run], at, marker_of(run), color=colour_of(run), ms=7, mec="white", zorder=3)
+        ax.plot(chosen[run], at, linestyle="none", markersize=7, zorder=3, **_dot(run))
+        ax.plot([], [], markersize=6, label=RUN_NAMES[run], **_line(run), **_dot(run))
     ax.axvline(1, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.set(xscale="log", xlabel="temperature", ylabel="ECE on ID validation", ylim=(0, None))
     ticks = [0.5, 1, 2, 5, 10]
@@ -89,18 +90,21 @@ def accuracy_ece_plane(
     """
     for ax, (title, table) in zip(axes, points.items(), strict=True):
         for run, row in table.iterrows():
-            face = "white" if run.endswith("_ls") else colour_of(run)
-            ax.errorbar(
+            # as lines from low to high: an ECE below its own interval, which the bootstrap's upward
+            # bias allows, has no error bar
+            width = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2}
+            ax.hlines(row["ece"], row["acc_low"], row["acc_high"], **width)
+            ax.vlines(row["acc"], row["ece_low"], row["ece_high"], **width)
+            size = 10 if run.startswith("carot") else 6.5
+            label = RUN_NAMES[run]
+            ax.plot(
                 row["acc"],
                 row["ece"],
-                xerr=[[row["acc"] - row["acc_low"]], [row["acc_high"] - row["acc"]]],
-                yerr=[[row["ece"] - row["ece_low"]], [row["ece_high"] - row["ece"]]],
-                fmt=marker_of(run),
-                color=colour_of(run),
-                markerfacecolor=face,
-                markersize=10 if run.startswith("carot") else 6.5,
-                elinewidth=0.9,
-                label=RUN_NAMES[run],
+                linestyle="none",
+                ms=size,
+                label=label,
+                zorder=3,
+                **_dot(run),
             )
         ax.axvline(table.loc[baseline, "acc"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
         ax.axhline(table.loc[baseline, "ece"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
@@ -143,7 +147,7 @@ def training_curves(axes: Sequence[Axes], histories: Mapping[str, pd.DataFrame])
         for run, history in histories.items():
             if term in history:
                 smooth = history[term].rolling(20, min_periods=1).mean()
-                ax.plot(history["step"], smooth, color=colour_of(run), label=RUN_NAMES[run])
+                ax.plot(history["step"], smooth, label=RUN_NAMES[run], **_line(run))
         ax.set(title=term.replace("_", " "), xlabel="optimizer step", ylabel="loss (nats)")
         ax.grid()
 
@@ -168,20 +172,25 @@ def shifts_profile(ax: Axes, table: pd.DataFrame, runs: Sequence[str], label: st
     for k, run in enumerate(runs):
         part = table[table["run"] == run].set_index("dataset").loc[datasets]
         x = np.arange(len(datasets)) + 0.07 * (k - (len(runs) - 1) / 2)
-        errors = [part["value"] - part["low"], part["high"] - part["value"]]
-        ax.errorbar(
-            x,
-            part["value"],
-            np.clip(errors, 0, None),
-            fmt=marker_of(run),
-            color=colour_of(run),
-            markersize=6,
-            elinewidth=0.9,
-            linestyle="-",
-            linewidth=0.6,
-            label=RUN_NAMES[run],
-        )
+        ax.vlines(x, part["low"], part["high"], color=colour_of(run), linewidth=0.9)
+        look = {**_line(run), "linewidth": 0.6, "markersize": 6, "label": RUN_NAMES[run]}
+        ax.plot(x, part["value"], **look, **_dot(run))
     ax.set_xticks(range(len(datasets)), datasets)
     ax.set(ylabel=label)
     ax.tick_params(axis="x", length=0, labelcolor=INK)
     ax.grid(axis="y")
+
+
+def _line(run: str) -> dict[str, str]:
+    """Colour and dashes of a run's line: dashed with label smoothing."""
+    return {"color": colour_of(run), "linestyle": "--" if run.endswith("_ls") else "-"}
+
+
+def _dot(run: str) -> dict[str, str]:
+    """Marker of a run, open with label smoothing."""
+    face = "white" if run.endswith("_ls") else colour_of(run)
+    return {
+        "marker": marker_of(run),
+        "markerfacecolor": face,
+        "markeredgecolor": colour_of(run),
+    }

@@ -21,6 +21,7 @@ from carot_lib.styles import GREY, INK, OVER, PALE, UNDER
 FEW = 10  # samples in a bin below which it is not drawn as a bar: only the histogram shows it
 WIDTH = 0.94  # of a bar, in bins; the rest is a white gutter
 ALPHA = 0.05  # of the calibration test
+_VEIL = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}  # behind words
 
 
 def reliability_diagram(
@@ -86,7 +87,7 @@ def reliability_diagram(
             capstyle="butt",
         )
     noise = " (noise)" if stats.test() > ALPHA else ""
-    text = {"transform": ax.transAxes, "va": "top", "ha": "left", "zorder": 8}
+    text = {"transform": ax.transAxes, "va": "top", "ha": "left", "zorder": 8, "bbox": _VEIL}
     ax.text(0.04, 0.965, f"ECE {100 * stats.ece():.1f}{noise}", weight="bold", size=9.5, **text)
     if interval is not None:
         words = f"{100 * level:.0f}% CI {100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
@@ -116,6 +117,7 @@ def confidence_histogram(ax: Axes, stats: BinStats, top: float) -> None:
     # the words stand where the lines are not
     x, ha = (0.04, "left") if min(accuracy, confidence) > 40 else (0.97, "right")
     text = {"transform": ax.transAxes, "size": 7, "ha": ha, "va": "top", "zorder": 4}
+    text["bbox"] = _VEIL
     ax.text(x, 0.95, f"acc {accuracy:.0f}", color=INK, **text)
     ax.text(x, 0.62, f"conf {confidence:.0f}", color=colour, **text)
     ax.set(xlim=(0, 100), ylim=(0, top), xticks=[0, 50, 100])
@@ -135,28 +137,33 @@ def reliability_grid(
         level: of the intervals and boxes.
 
     Raises:
-        ValueError: nothing is given, or the rows do not have the same columns.
+        ValueError: nothing is given, the rows do not have the same columns, or the methods of a
+            row do not have the same number of samples.
 
     Source: CaRot, Figures 1, 2, 4 and 5.
     """
     rows = list(stats)
     if not rows or any(list(stats[row]) != list(stats[rows[0]]) for row in rows):
         raise ValueError("every row of a grid needs the same columns, and there must be one")
+    for row in rows:
+        if len(sizes := {one.n for one in stats[row].values()}) > 1:
+            raise ValueError(f"methods on {row} have different numbers of samples: {sorted(sizes)}")
     columns = list(stats[rows[0]])
     top = 1.12 * max(
         100 * one.count.max() / one.n for row in stats.values() for one in row.values()
     )
-    figure = plt.figure(
-        figsize=(0.98 + 1.86 * len(columns), 0.95 + 2.42 * len(rows)), layout="none"
-    )
-    height = figure.get_size_inches()[1]
+    # a narrow figure folds its legend, which then needs more height below the axes, in inches
+    in_legend = {1: 1, 2: 2}.get(len(columns), 4)
+    below = 0.6 + 0.19 * -(-len(legend_handles(level)) // in_legend)
+    width, height = 1.1 + 1.86 * len(columns), 2.42 * len(rows) + below
+    figure = plt.figure(figsize=(width, height), layout="none")
     outer = figure.add_gridspec(
         len(rows),
         len(columns),
-        left=0.95 / figure.get_size_inches()[0],
-        right=0.985,
+        left=0.95 / width,
+        right=1 - 0.15 / width,
         top=1 - 0.28 / height,
-        bottom=0.98 / height,
+        bottom=below / height,
         hspace=0.17,
         wspace=0.12,
     )
@@ -185,7 +192,7 @@ def reliability_grid(
     figure.legend(
         handles=legend_handles(level),
         loc="lower center",
-        ncols=4 if len(columns) > 2 else 2,
+        ncols=in_legend,
         bbox_to_anchor=(0.53, 0.0),
         fontsize=8,
         columnspacing=1.8,

@@ -135,7 +135,11 @@ def _table(
     metrics: pd.DataFrame, key: str, runs: Mapping[str, str], columns: Sequence[str]
 ) -> pd.DataFrame:
     index = ["run", "dataset", "calibration", "metric"]
-    means = metrics.groupby(index)["value"].mean()
+    places = metrics.groupby(index)
+    # one seed without a number makes the mean no number: it must not shrink to the other seeds
+    means = places["value"].agg(lambda values: values.mean(skipna=False))
+    seeds = places["seed"].agg(frozenset)
+    expected = frozenset(metrics["seed"])
     rows = []
     for name, run in runs.items():
         row: dict[str, str | float] = {key: name}
@@ -143,6 +147,9 @@ def _table(
             place = (run, *COLUMNS[column][:3])
             if place not in means.index or pd.isna(means[place]):
                 raise ValueError(f"no value for {dict(zip(index, place, strict=True))}")
+            if missing := sorted(expected - seeds[place]):
+                where = dict(zip(index, place, strict=True))
+                raise ValueError(f"no value of seeds {missing} for {where}")
             row[column] = float(means[place])
         rows.append(row)
     return pd.DataFrame(rows)
