@@ -1,6 +1,6 @@
 """All other figures: they draw what they are given and compute nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -78,7 +78,7 @@ def temperature_curves(
 
 
 def accuracy_ece_plane(
-    axes: Sequence[Axes], points: Mapping[str, pd.DataFrame], baseline: str = "zs"
+    axes: Iterable[Axes], points: Mapping[str, pd.DataFrame], baseline: str = "zs"
 ) -> None:
     """Methods as points: accuracy to the right, ECE upwards, with intervals; best is low right.
 
@@ -90,22 +90,14 @@ def accuracy_ece_plane(
     """
     for ax, (title, table) in zip(axes, points.items(), strict=True):
         for run, row in table.iterrows():
-            # as lines from low to high: an ECE below its own interval, which the bootstrap's upward
-            # bias allows, has no error bar
-            width = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2}
-            ax.hlines(row["ece"], row["acc_low"], row["acc_high"], **width)
-            ax.vlines(row["acc"], row["ece_low"], row["ece_high"], **width)
+            # lines from low to high, not error bars, which cannot show a value outside its own
+            # interval: the bootstrap of an ECE is biased upwards
+            whisker = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2}
+            ax.hlines(row["ece"], row["acc_low"], row["acc_high"], **whisker)
+            ax.vlines(row["acc"], row["ece_low"], row["ece_high"], **whisker)
+            look = {"linestyle": "none", "label": RUN_NAMES[run], "zorder": 3, **_dot(run)}
             size = 10 if run.startswith("carot") else 6.5
-            label = RUN_NAMES[run]
-            ax.plot(
-                row["acc"],
-                row["ece"],
-                linestyle="none",
-                ms=size,
-                label=label,
-                zorder=3,
-                **_dot(run),
-            )
+            ax.plot(row["acc"], row["ece"], markersize=size, **look)
         ax.axvline(table.loc[baseline, "acc"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
         ax.axhline(table.loc[baseline, "ece"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
         ax.set(title=title, xlabel="accuracy", ylabel="ECE", ylim=(0, None))
@@ -113,7 +105,7 @@ def accuracy_ece_plane(
 
 
 def matrices(
-    axes: Sequence[Axes],
+    axes: Iterable[Axes],
     panels: Mapping[str, Float[np.ndarray, "batch batch"]],
     words: Sequence[str],
     limit: float,
@@ -135,7 +127,7 @@ def matrices(
         ax.spines[:].set_visible(True)
 
 
-def training_curves(axes: Sequence[Axes], histories: Mapping[str, pd.DataFrame]) -> None:
+def training_curves(axes: Iterable[Axes], histories: Mapping[str, pd.DataFrame]) -> None:
     """Loss terms against the optimizer step, one panel a term, smoothed over 20 steps.
 
     Args:

@@ -21,7 +21,6 @@ from carot_lib.styles import GREY, INK, OVER, PALE, UNDER
 FEW = 10  # samples in a bin below which it is not drawn as a bar: only the histogram shows it
 WIDTH = 0.94  # of a bar, in bins; the rest is a white gutter
 ALPHA = 0.05  # of the calibration test
-_VEIL = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}  # behind words
 
 
 def reliability_diagram(
@@ -87,7 +86,7 @@ def reliability_diagram(
             capstyle="butt",
         )
     noise = " (noise)" if stats.test() > ALPHA else ""
-    text = {"transform": ax.transAxes, "va": "top", "ha": "left", "zorder": 8, "bbox": _VEIL}
+    text = {"transform": ax.transAxes, "va": "top", "ha": "left", "zorder": 8}
     ax.text(0.04, 0.965, f"ECE {100 * stats.ece():.1f}{noise}", weight="bold", size=9.5, **text)
     if interval is not None:
         words = f"{100 * level:.0f}% CI {100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
@@ -117,7 +116,6 @@ def confidence_histogram(ax: Axes, stats: BinStats, top: float) -> None:
     # the words stand where the lines are not
     x, ha = (0.04, "left") if min(accuracy, confidence) > 40 else (0.97, "right")
     text = {"transform": ax.transAxes, "size": 7, "ha": ha, "va": "top", "zorder": 4}
-    text["bbox"] = _VEIL
     ax.text(x, 0.95, f"acc {accuracy:.0f}", color=INK, **text)
     ax.text(x, 0.62, f"conf {confidence:.0f}", color=colour, **text)
     ax.set(xlim=(0, 100), ylim=(0, top), xticks=[0, 50, 100])
@@ -153,7 +151,7 @@ def reliability_grid(
         100 * one.count.max() / one.n for row in stats.values() for one in row.values()
     )
     # a narrow figure folds its legend, which then needs more height below the axes, in inches
-    in_legend = {1: 1, 2: 2}.get(len(columns), 4)
+    in_legend = min(len(columns), 4)
     below = 0.6 + 0.19 * -(-len(legend_handles(level)) // in_legend)
     width, height = 1.1 + 1.86 * len(columns), 2.42 * len(rows) + below
     figure = plt.figure(figsize=(width, height), layout="none")

@@ -164,3 +164,18 @@ def test_the_default_row_of_table2_is_carots_row_of_table1():
     second = pd.read_csv(PAPER / "table2.csv").set_index("ema_update")
     assert list(second.index) == list(TABLE2_RUNS)
     assert second.loc["default"].tolist() == first.loc["carot", list(second.columns)].tolist()
+
+
+def test_one_seed_without_a_number_does_not_shrink_the_mean():
+    metrics = long_metrics(seeds=(0, 1))
+    bad = (metrics["run"] == "carot") & (metrics["seed"] == 1) & (metrics["metric"] == "accuracy")
+    metrics.loc[bad, "value"] = np.nan
+    with pytest.raises(ValueError, match=r"'carot'.*'accuracy'"):
+        table1(metrics)
+
+
+def test_a_run_with_fewer_seeds_than_the_others_is_refused():
+    metrics = long_metrics(seeds=(0, 1))
+    fewer = metrics[~((metrics["run"] == "carot") & (metrics["seed"] == 1))]
+    with pytest.raises(ValueError, match=r"no value of seeds \[1\] for .*'carot'"):
+        table1(fewer)
