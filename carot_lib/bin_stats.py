@@ -241,7 +241,7 @@ def top_confidences(
     logits, labels = check_scores(logits, labels, "logits", label_space)
     confidences = np.empty(len(logits))
     for start in range(0, len(logits), ROWS):
-        part = logits[start : start + ROWS]
+        part = np.ascontiguousarray(logits[start : start + ROWS])  # one order of summation
         differences = (part - part.max(axis=1, keepdims=True)) / np.asarray(temperature, part.dtype)
         confidences[start : start + ROWS] = 1 / np.exp(differences).sum(axis=1, dtype=np.float64)
     return confidences, logits.argmax(axis=1) == labels
