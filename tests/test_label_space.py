@@ -1,0 +1,105 @@
+"""Label spaces: subsets and coarser namings of the classifier's classes."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carot_lib.bin_stats import BinStats
+from carot_lib.label_space import LabelSpace, as_columns, label_space_of
+
+LOGITS = np.array([[1.0, 5.0, 2.0, 4.0], [7.0, 0.0, 3.0, 6.0]])
+
+
+def test_identity_returns_the_logits_unchanged():
+    space = LabelSpace.identity(4)
+    assert space.is_identity
+    assert space.columns == ((0,), (1,), (2,), (3,))
+    np.testing.assert_array_equal(space.project(LOGITS), LOGITS)
+
+
+def test_a_subset_picks_its_columns_in_its_own_order():
+    space = LabelSpace(4, ((3,), (0,)))
+    assert not space.is_identity
+    np.testing.assert_array_equal(space.project(LOGITS), [[4.0, 1.0], [6.0, 7.0]])
+
+
+def test_a_permutation_is_not_the_identity():
+    space = LabelSpace(2, ((1,), (0,)))
+    assert not space.is_identity
+    np.testing.assert_array_equal(space.project(np.array([[1.0, 2.0]])), [[2.0, 1.0]])
+
+
+def test_a_class_of_several_columns_takes_their_largest_logit():
+    # max(1, 2) = 2 and 5 alone; max(7, 3) = 7 and 0 alone.
+    space = LabelSpace(4, ((0, 2), (1,)))
+    np.testing.assert_array_equal(space.project(LOGITS), [[2.0, 5.0], [7.0, 0.0]])
+
+
+def test_projection_keeps_the_precision_and_leaves_its_input_alone():
+    logits = LOGITS.astype(np.float32)
+    before = logits.copy()
+    for columns in (((0,), (2,)), ((0, 1), (2,))):
+        projected = LabelSpace(4, columns).project(logits)
+        assert projected.dtype == np.float32
+        projected += 1
+        np.testing.assert_array_equal(logits, before)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 8).flatmap(lambda k: st.tuples(st.just(k), st.permutations(range(k)))))
+def test_relabelling_logits_and_labels_alike_changes_no_statistic(drawn):
+    n_classes, order = drawn
+    generator = np.random.default_rng(n_classes)
+    logits, labels = generator.normal(size=(40, n_classes)), generator.integers(0, n_classes, 40)
+    space = LabelSpace(n_classes, tuple((column,) for column in order))
+    own = np.argsort(order)[labels]
+    renamed = BinStats.from_logits(logits, own, label_space=space)
+    assert renamed.ece() == pytest.approx(BinStats.from_logits(logits, labels).ece(), abs=1e-10)
+    assert renamed.mean_accuracy() == BinStats.from_logits(logits, labels).mean_accuracy()
+
+
+def test_one_class_of_all_columns_is_always_right_and_certain():
+    stats = BinStats.from_logits(LOGITS, np.array([0, 0]), label_space=LabelSpace(4, ((0, 1, 2),)))
+    assert (stats.mean_accuracy(), stats.mean_confidence(), stats.ece()) == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("columns", [(), ((),), ((0,), ())])
+def test_a_class_without_columns_is_refused(columns):
+    with pytest.raises(ValueError, match="at least one column"):
+        LabelSpace(4, columns)
+
+
+@pytest.mark.parametrize("columns", [((0,), (0,)), ((0, 1), (2, 1)), ((3, 3),)])
+def test_a_column_that_stands_twice_is_refused(columns):
+    with pytest.raises(ValueError, match="stands in two classes"):
+        LabelSpace(4, columns)
+
+
+@pytest.mark.parametrize("columns", [((0,), (4,)), ((-1,), (2,))])
+def test_a_column_that_the_classifier_lacks_is_refused(columns):
+    with pytest.raises(ValueError, match=r"columns must be in \[0, 4\)"):
+        LabelSpace(4, columns)
+
+
+@pytest.mark.parametrize("columns", [((0,), (1,)), ((0,), (1,), (2,), (3,))])
+def test_logits_of_another_number_of_classes_are_refused(columns):
+    with pytest.raises(ValueError, match="logits have 3 columns, not 4"):
+        LabelSpace(4, columns).project(np.zeros((2, 3)))
+
+
+def test_labels_are_counted_in_the_own_classes():
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 2\), got 0 to 3"):
+        BinStats.from_logits(LOGITS, np.array([0, 3]), label_space=LabelSpace(4, ((0,), (3,))))
+
+
+def test_a_set_that_states_no_classes_has_the_classifiers_own():
+    assert label_space_of(None, 3) == LabelSpace.identity(3)
+
+
+def test_a_stated_label_space_survives_json():
+    own = json.loads('{"names": ["cat", "dog"], "columns": [[2, 0], [1]]}')
+    assert label_space_of(own, 4) == LabelSpace(4, ((2, 0), (1,)))
+    assert as_columns([[2, 0], [1]]) == ((2, 0), (1,))
