@@ -3,7 +3,7 @@
 project = "CaRot compendium"
 author = "The authors of the CaRot compendium"
 html_title = "CaRot compendium"
-extensions = ["myst_nb", "sphinx_mathjax_offline"]
+extensions = ["myst_nb", "sphinx-mathjax-offline"]
 nb_execution_mode = "off"  # papermill has run them
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 numfig = True
