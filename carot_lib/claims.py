@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from carot_lib.bootstrap import percentile_interval
+from carot_lib.styles import RUN_NAMES
 
 # (run, "id_test" or "ood", "accuracy" or "ece", "none" or "temperature") -> value(s)
 Value = Callable[[str, str, str, str], float | np.ndarray]
@@ -60,7 +61,7 @@ def difference(
     words = {"id_test": "ID", "ood": "OOD", "accuracy": "accuracy", "ece": "ECE"}
     scaled = " w/ TS" if calibration == "temperature" else ""
     return Part(
-        f"{words[dataset]} {words[metric]}{scaled}: {left} - {right}",
+        f"{words[dataset]} {words[metric]}{scaled}: {RUN_NAMES[left]} - {RUN_NAMES[right]}",
         lambda v: v(left, dataset, metric, calibration) - v(right, dataset, metric, calibration),
         relation,
     )
@@ -70,7 +71,7 @@ def scaling(run: str, dataset: str) -> Part:
     """ECE of a run with temperature scaling minus without."""
     words = {"id_test": "ID", "ood": "OOD"}
     return Part(
-        f"{words[dataset]} ECE: {run} w/ TS - w/o TS",
+        f"{words[dataset]} ECE: {RUN_NAMES[run]} w/ TS - w/o TS",
         lambda v: v(run, dataset, "ece", "temperature") - v(run, dataset, "ece", "none"),
         "<",
     )
@@ -85,7 +86,7 @@ def mean_accuracy_gain(left: str, right: str) -> Part:
             value(left, s, "accuracy", "none") - value(right, s, "accuracy", "none") for s in sets
         ) / len(sets)
 
-    return Part(f"mean of ID and OOD accuracy: {left} - {right}", gain, ">")
+    return Part(f"mean of ID and OOD accuracy: {RUN_NAMES[left]} - {RUN_NAMES[right]}", gain, ">")
 
 
 def against_best_baseline(dataset: str, metric: str) -> Part:
@@ -98,7 +99,7 @@ def against_best_baseline(dataset: str, metric: str) -> Part:
         return value("carot", dataset, metric, "none") - others
 
     return Part(
-        f"{words[dataset]} {words[metric]}: carot - best other fine-tuned row",
+        f"{words[dataset]} {words[metric]}: CaRot - best other fine-tuned row",
         lead,
         ">" if metric == "accuracy" else "<",
     )
