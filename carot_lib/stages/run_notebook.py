@@ -8,6 +8,7 @@ twice, it gives the same bytes: what only tells when and where it ran is left ou
 
 import copy
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -65,7 +66,16 @@ def reproducible(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.id = "injected-parameters"
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                _name_tables(output.get("data", {}), cell.id)
     return clean
+
+
+def _name_tables(data: nbformat.NotebookNode, name: str) -> None:
+    """Name a styled table after its cell: pandas gives a random id, and an address as text."""
+    if "pandas.io.formats.style.Styler" in data.get("text/plain", ""):
+        data["text/plain"] = "a table"
+        data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{name}", data["text/html"])
 
 
 if __name__ == "__main__":
