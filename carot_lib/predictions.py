@@ -66,11 +66,11 @@ class Predictions:
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: run stage `predict`")
         try:
-            with np.load(path) as file:
-                return cls(
-                    file["logits"], file["labels"], str(file["dataset"]), str(file["fingerprint"])
-                )
-        except (KeyError, OSError, zipfile.BadZipFile) as error:
+            with path.open("rb") as file, np.load(file) as parts:
+                dataset, fingerprint = str(parts["dataset"]), str(parts["fingerprint"])
+                return cls(parts["logits"], parts["labels"], dataset, fingerprint)
+        # EOFError: an empty file; TypeError: a single array; ValueError: text, or a bad array
+        except (KeyError, OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold predictions ({error})") from error
 
     def confidences(
