@@ -34,7 +34,7 @@ test: $(READY)  ## run the tests
 lab: $(READY)  ## open JupyterLab at the notebooks
 	$(BIN)/jupyter lab notebooks
 
-search: $(READY)  ## choose learning rates and label smoothing on ID validation data (an hour)
+search: $(READY)  ## choose learning rates and label smoothing on ID validation data (ten minutes)
 	$(BIN)/python -m carot_lib.stages.search --profile miniature
 
 lint: $(READY)  ## check style and types of names

@@ -4,7 +4,8 @@ python -m carot_lib.stages.evaluate --profile miniature --run carot --seed 0
 
 Reads predictions/<profile>/<run>/seed<seed>/ and evaluations/<profile>/<run>/seed<seed>/
 temperature.json; writes metrics.csv beside the latter: one row a metric, with its interval. The
-rows `ood` are means over the shifted sets.
+rows `ood` are means over the shifted sets. summary.json holds the numbers of Table 1 for
+`dvc metrics show`.
 """
 
 import json
@@ -18,11 +19,12 @@ from carot_lib.bin_stats import BinStats
 from carot_lib.bootstrap import percentile_interval, replicates
 from carot_lib.command import read_command
 from carot_lib.evaluation import EvaluationParams, load_evaluation
-from carot_lib.files import write_text
+from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.metrics import aurc, brier, ece_batch_mean, nll
 from carot_lib.predictions import Predictions
 from carot_lib.schema import exit_on_bad_input
+from carot_lib.tables import COLUMNS
 
 
 def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:
@@ -56,7 +58,14 @@ def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     write_text(
         layout.evaluation(run, seed) / "metrics.csv", table.to_csv(index=False, float_format="%.6f")
     )
+    write_json(layout.evaluation(run, seed) / "summary.json", summarise(table))
     return table
+
+
+def summarise(table: pd.DataFrame) -> dict[str, float]:
+    """The numbers of Table 1 of one run."""
+    values = table.set_index(["dataset", "calibration", "metric"])["value"]
+    return {column: round(float(values[place[:3]]), 6) for column, place in COLUMNS.items()}
 
 
 def measure(
