@@ -169,11 +169,13 @@ def _minimise_nll(logits: np.ndarray, labels: np.ndarray, low: float, high: floa
     The NLL is convex in the inverse temperature, so the sign of its slope says on which side the
     minimum lies.
     """
+    beta = min(max(1.0, low), high)
+    if _nll(logits, labels, beta)[1] == 0:  # as with equal logits, where all are as good
+        return beta
     if _nll(logits, labels, low)[1] >= 0:
         return low
     if _nll(logits, labels, high)[1] <= 0:
         return high
-    beta = min(max(1.0, low), high)
     for _ in range(100):
         _, slope, curvature = _nll(logits, labels, beta)
         if abs(slope) < 1e-10:
