@@ -1,5 +1,7 @@
 """All other figures: they draw what they are given and compute nothing."""
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -8,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from carot_lib.styles import GREY, INK, RUN_NAMES, colour_of, marker_of
 
@@ -101,7 +104,57 @@ def accuracy_ece_plane(
         ax.axvline(table.loc[baseline, "acc"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
         ax.axhline(table.loc[baseline, "ece"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
         ax.set(title=title, xlabel="accuracy", ylabel="ECE", ylim=(0, None))
+        ax.margins(x=0.12, y=0.1)
         ax.grid()
+        _name_points(ax, table)
+
+
+def _name_points(ax: Axes, table: pd.DataFrame) -> None:
+    """Write each run's name beside its point, where it covers least of what is there."""
+    ax.figure.draw_without_rendering()  # fixes the place of everything in pixels
+    scale = ax.figure.dpi / 72
+    points = ax.transData.transform(table[["acc", "ece"]].to_numpy())
+    low = ax.transData.transform(table[["acc_low", "ece_low"]].to_numpy())
+    high = ax.transData.transform(table[["acc_high", "ece_high"]].to_numpy())
+    pad = 4 * scale
+    taken = [Bbox.from_extents(*(point - pad), *(point + pad)) for point in points]
+    for (x, y), (left, bottom), (right, top) in zip(points, low, high, strict=True):
+        taken.append(Bbox.from_extents(left, y - pad, right, y + pad))
+        taken.append(Bbox.from_extents(x - pad, bottom, x + pad, top))
+    for (run, _), point in zip(table.iterrows(), points, strict=True):
+        best, least = None, np.inf
+        for distance, angle in itertools.product((9, 14, 20, 28, 38), range(15, 375, 30)):
+            way = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+            text = ax.annotate(
+                RUN_NAMES[run],
+                point,
+                way * distance,
+                xycoords="figure pixels",
+                textcoords="offset points",
+                ha="left" if way[0] > 0.3 else "right" if way[0] < -0.3 else "center",
+                va="center",
+                size=7,
+                color=colour_of(run),
+            )
+            box = text.get_window_extent()
+            covered = sum(_overlap(box, other) for other in taken)
+            outside = box.width * box.height - _overlap(box, ax.get_window_extent())
+            cost = covered + 5 * outside + 2 * distance * scale
+            if cost < least:
+                if best is not None:
+                    best.remove()
+                best, least = text, cost
+            else:
+                text.remove()
+        taken.append(best.get_window_extent())
+        ends = ax.transData.inverted().transform(point)
+        best.xy, best.xycoords = tuple(ends), "data"
+
+
+def _overlap(one: Bbox, other: Bbox) -> float:
+    """Area that two boxes share."""
+    shared = Bbox.intersection(one, other)
+    return 0.0 if shared is None else shared.width * shared.height
 
 
 def matrices(
