@@ -227,3 +227,13 @@ def test_the_papers_table_contradicts_that_scaling_helps_every_row():
         if said != "holds"
     ]
     assert rising == ["ID ECE: FT w/ LS w/ TS - w/o TS", "OOD ECE: FT w/ LS w/ TS - w/o TS"]
+
+
+@pytest.mark.parametrize(("claim", "nearest"), [("4b", 0.0232), ("5a", -0.0184)])
+def test_the_papers_table_supports_the_gap_to_zs_and_smoothing_of_ft_and_flyp(claim, nearest):
+    report = judge(CLAIMS, PAPER, lambda *place: np.full(3, PAPER(*place)), PAPER, 0.95, 1)
+    parts = report[report["claim"] == claim]
+    assert set(parts["paper_verdict"]) == {"holds"}
+    # the part nearest to zero: OOD with TS, CaRot .0980 - ZS .0748; ID, FLYP .0459 - .0643
+    values = parts["paper_value"].to_numpy()
+    assert values[np.abs(values).argmin()] == pytest.approx(nearest)
