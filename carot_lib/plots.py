@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 from carot_lib.styles import GREY, INK, RUN_NAMES, colour_of, marker_of
 
@@ -151,7 +151,7 @@ def _name_points(ax: Axes, table: pd.DataFrame) -> None:
         best.xy, best.xycoords = tuple(ends), "data"
 
 
-def _overlap(one: Bbox, other: Bbox) -> float:
+def _overlap(one: BboxBase, other: BboxBase) -> float:
     """Area that two boxes share."""
     shared = Bbox.intersection(one, other)
     return 0.0 if shared is None else shared.width * shared.height

@@ -1,5 +1,6 @@
 """What the figures show: heights, places, words; not how they look."""
 
+import itertools
 from collections.abc import Iterator
 
 import matplotlib as mpl
@@ -264,3 +265,17 @@ def test_matrices_share_one_scale():
     assert [ax.images[0].get_clim() for ax in axes] == [(0, 1.0), (0, 1.0)]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["cat", "dog"]
     assert axes[1].get_yticklabels() == [] or not axes[1].get_yticklabels()[0].get_text()
+
+
+def test_plane_writes_names_that_cover_neither_each_other_nor_an_interval():
+    runs = ["zs", "ft", "flyp", "carot"]
+    table = pd.concat([plane_table(ece=0.05 + 0.003 * k) for k in range(4)]).set_axis(runs)
+    figure, ax = plt.subplots(figsize=(4, 4))
+    accuracy_ece_plane([ax], {"ID test": table})
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert sorted(text.get_text() for text in ax.texts) == ["CaRot", "FLYP", "FT", "ZS"]
+    for box, other in itertools.combinations(boxes, 2):
+        assert not box.overlaps(other)
+    for point in ax.transData.transform(table[["acc", "ece"]].to_numpy()):
+        assert not any(box.contains(*point) for box in boxes)
