@@ -109,7 +109,7 @@ class Report:
         return table.assign(dataset=table["dataset"].map(DATASET_NAMES))
 
     def save(self, figure: Figure, name: str) -> None:
-        """Write a figure to results/<profile>/figures as PNG, PDF and SVG."""
+        """Write a figure to results/<profile>/figures as PNG and PDF."""
         save_figure(figure, self.layout.results / "figures", name)
 
 

@@ -1,6 +1,6 @@
 """One look for all figures: names, colours and markers of runs, the style sheet, and saving."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,7 +93,6 @@ _STYLE = {
     "hatch.linewidth": 0.6,
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "none",
-    "svg.hashsalt": "carot",
 }
 
 
@@ -119,13 +118,25 @@ def style() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write `<name>.png`, `<name>.pdf` and `<name>.svg`, whole or not at all, without dates."""
-    undated = {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Producer": None},
-        "svg": {"Date": None},
-    }
-    for extension, metadata in undated.items():
+UNDATED = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None},
+    "svg": {"Date": None},
+}
+
+
+def save_figure(
+    figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("png", "pdf")
+) -> None:
+    """Write `<name>.png` and `<name>.pdf`, each whole or not at all and without a date.
+
+    Args:
+        figure: what to write.
+        folder: made if need be.
+        name: of the files, without extension.
+        formats: any of png, pdf and svg. The same figure gives the same bytes, but for svg, in
+            which matplotlib numbers its clipping paths anew each time.
+    """
+    for extension in formats:
         with atomic_write(folder / f"{name}.{extension}") as temporary:
-            figure.savefig(temporary, format=extension, metadata=metadata)
+            figure.savefig(temporary, format=extension, metadata=UNDATED[extension])

@@ -191,7 +191,7 @@ def test_large_samples_are_counted_with_separators():
 
 def test_a_grid_is_saved_as_three_readable_files_with_its_words_as_text(tmp_path: Path):
     figure = reliability_grid({"ID test": {"CaRot": one_bin(7, 0.4)}})
-    save_figure(figure, tmp_path / "made", "grid")
+    save_figure(figure, tmp_path / "made", "grid", ("png", "pdf", "svg"))
     files = sorted(path.name for path in (tmp_path / "made").iterdir())
     assert files == ["grid.pdf", "grid.png", "grid.svg"]
     assert (tmp_path / "made" / "grid.pdf").read_bytes().startswith(b"%PDF")

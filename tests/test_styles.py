@@ -63,24 +63,24 @@ def test_the_style_ends_with_its_block():
     assert mpl.rcParams["axes.spines.top"] == before
 
 
-def drawn_and_saved(folder: Path) -> dict[str, bytes]:
+def drawn_and_saved(folder: Path, *formats: str) -> dict[str, bytes]:
     with style():
         figure, ax = plt.subplots(figsize=(2, 2))
         ax.plot([0, 1], [0, 1], marker="o", label="line")
         ax.legend()
-        save_figure(figure, folder, "line")
+        save_figure(figure, folder, "line", formats or ("png", "pdf"))
         plt.close(figure)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path):
     first, second = drawn_and_saved(tmp_path / "first"), drawn_and_saved(tmp_path / "second")
-    assert sorted(first) == ["line.pdf", "line.png", "line.svg"]
+    assert sorted(first) == ["line.pdf", "line.png"]
     assert first == second
 
 
 def test_saved_files_carry_no_date(tmp_path: Path):
-    files = drawn_and_saved(tmp_path)
+    files = drawn_and_saved(tmp_path, "pdf", "svg")
     assert b"CreationDate" not in files["line.pdf"]
     assert b"<dc:date>" not in files["line.svg"]
 
