@@ -91,7 +91,7 @@ def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label:
     """A LaTeX table in booktabs style: best value of each column in bold, second underlined."""
     marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     body = [[_mark(cell, marks) for cell in row] for row in _cells(table, names)]
-    arrows = (r" ($\uparrow$)", r" ($\downarrow$)")
+    arrows = (r"($\uparrow$)", r"($\downarrow$)")
     head = [
         _title(table.columns[0]),
         *(COLUMNS[c][3] + _arrow(c, arrows) for c in table.columns[1:]),
