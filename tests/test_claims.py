@@ -10,20 +10,23 @@ from hypothesis import strategies as st
 from carot_lib.claims import (
     BASELINES,
     CLAIMS,
-    MARGIN,
-    Claim,
-    Value,
     against_best_baseline,
-    all_of,
     difference,
-    judge,
     mean_accuracy_gain,
-    resample_seeds,
     scaling,
-    verdict,
 )
 from carot_lib.layout import Layout
 from carot_lib.stages.replicate import published
+from carot_lib.verdicts import (
+    MARGIN,
+    Claim,
+    Value,
+    all_of,
+    differences,
+    judge,
+    resample_seeds,
+    verdict,
+)
 
 PAPER = published(Layout(Path(__file__).parents[1], "miniature"))
 
@@ -237,3 +240,23 @@ def test_the_papers_table_supports_the_gap_to_zs_and_smoothing_of_ft_and_flyp(cl
     # the part nearest to zero: OOD with TS, CaRot .0980 - ZS .0748; ID, FLYP .0459 - .0643
     values = parts["paper_value"].to_numpy()
     assert values[np.abs(values).argmin()] == pytest.approx(nearest)
+
+
+def test_a_difference_is_read_from_its_paired_interval():
+    # carot .70 on every set; a: .75 +- .01, b: .71 +- .02, c: .60 +- .01
+    centre = {"carot": 0.70, "a": 0.75, "b": 0.71, "c": 0.60}
+    spread = {"carot": 0.0, "a": 0.01, "b": 0.02, "c": 0.01}
+    table = differences(
+        ["a", "b", "c"],
+        "carot",
+        lambda run, *place: centre[run],
+        lambda run, *place: centre[run] + spread[run] * np.linspace(-1, 1, 101),
+        0.95,
+    )
+    assert table.groupby("run")["reading"].unique().map(list).to_dict() == {
+        "a": ["higher"],
+        "b": ["within noise"],
+        "c": ["lower"],
+    }
+    assert table[table["run"] == "a"]["value"].unique() == pytest.approx([0.05])
+    assert len(table) == 3 * 2 * 3  # runs, sets, and accuracy, ECE, ECE with scaling

@@ -3,7 +3,7 @@
 python -m carot_lib.stages.replicate --profile miniature
 
 Reads predictions/<profile>/, evaluations/<profile>/ and data/paper/; writes
-results/<profile>/replication.csv.
+results/<profile>/replication.csv and differences.csv, each run against CaRot.
 """
 
 import json
@@ -14,7 +14,7 @@ import pandas as pd
 
 from carot_lib.bin_stats import BinStats
 from carot_lib.bootstrap import replicates
-from carot_lib.claims import CLAIMS, Value, judge, resample_seeds
+from carot_lib.claims import CLAIMS
 from carot_lib.command import read_command
 from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.files import write_text
@@ -22,6 +22,7 @@ from carot_lib.layout import Layout
 from carot_lib.predictions import Predictions
 from carot_lib.schema import exit_on_bad_input
 from carot_lib.tables import TABLE2_RUNS
+from carot_lib.verdicts import Value, differences, judge, resample_seeds
 
 
 def replicate(layout: Layout) -> pd.DataFrame:
@@ -66,6 +67,11 @@ def replicate(layout: Layout) -> pd.DataFrame:
         ]
         return resample_seeds(np.array(of_seeds), bootstrap.seed)
 
+    rows = load_rows(layout).rows
+    against = differences(
+        [run for run in rows if run != "carot"], "carot", value, resampled, bootstrap.level
+    )
+    write_text(layout.results / "differences.csv", against.to_csv(index=False, float_format="%.6f"))
     report = judge(CLAIMS, value, resampled, published(layout), bootstrap.level, len(seeds))
     write_text(layout.results / "replication.csv", report.to_csv(index=False, float_format="%.6f"))
     return report
