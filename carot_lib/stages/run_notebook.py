@@ -62,8 +62,10 @@ def reproducible(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in clean.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
             cell.id = "injected-parameters"
+            tags.append("remove-cell")  # the page's title says the profile
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
