@@ -1,0 +1,145 @@
+"""The rules of the house, checked: imports go down, and DVC knows what each stage runs."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "carot_lib"
+FLOORS = [  # ground floor first; a module imports only from floors below its own
+    {"schema", "files", "layout", "label_space", "losses", "prompts", "progress", "schedule"},
+    {"bin_stats", "clip_model", "command", "datasets", "evaluation", "predictions", "styles"},
+    {"world", "metrics", "temperature", "tables", "reliability", "plots", "teacher", "inference"},
+    {"bootstrap", "calibrators", "methods", "miniature", "report"},
+    {"verdicts", "pretraining", "training"},
+    {"claims", "params"},
+    {"stages"},
+]
+FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+LONGEST = 330  # lines
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def unit(path: Path) -> str:
+    """The part of the house a file belongs to: `methods` for carot_lib/methods/carot.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(source: str) -> set[Path]:
+    """Files of carot_lib that a source imports directly (always `from carot_lib.x import y`)."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("carot_lib."):
+            path = ROOT / Path(*node.module.split("."))
+            module = path.with_suffix(".py")
+            found.add(module if module.exists() else path / "__init__.py")
+    return found
+
+
+def closure(source: str) -> set[Path]:
+    """Every file of carot_lib that a source imports, directly or not."""
+    seen, queue = set(), imports(source)
+    while queue:
+        path = queue.pop()
+        if path not in seen:
+            seen.add(path)
+            queue |= imports(path.read_text())
+    return seen
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_imports_only_go_down(path: Path):
+    for target in imports(path.read_text()):
+        same = unit(target) == unit(path) and unit(path) in ("methods",)
+        below = FLOOR_OF[unit(target)] < FLOOR_OF[unit(path)]
+        assert same or below, f"{short(path)} imports {short(target)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_carot_lib_is_imported_by_full_name_of_the_module(path: Path):
+    # `import carot_lib.x` and relative imports would be missed by the tests above and below
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(name.name.startswith("carot_lib") for name in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module != "carot_lib"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_modules_are_small(path: Path):
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_nothing_is_called_utils():
+    assert not [path for path in MODULES if "util" in path.name or "helper" in path.name]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_nothing_runs_at_import(path: Path):
+    body = ast.parse(path.read_text()).body
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    for node in body[1:]:
+        guard = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        assert isinstance(node, allowed) or guard, f"{short(path)}, line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_everything_public_has_a_docstring(path: Path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), short(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            public = [m for m in node.body if isinstance(m, ast.FunctionDef)]
+            public = [m for m in public if not m.name.startswith("_")]
+            for item in [node, *public]:
+                assert ast.get_docstring(item), f"{short(path)}: {node.name}.{item.name}"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{short(path)}: {node.name}"
+
+
+def code_of(stage: dict) -> set[Path]:
+    """All the code that a stage runs: its module, what that imports, and so for its notebook."""
+    words = stage["cmd"].split()
+    module = ROOT / Path(*words[words.index("-m") + 1].split(".")).with_suffix(".py")
+    code = {module} | closure(module.read_text())
+    if "--notebook" in words:
+        notebook = ROOT / "notebooks" / f"{words[words.index('--notebook') + 1]}.ipynb"
+        cells = json.loads(notebook.read_text())["cells"]
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                code |= closure("".join(cell["source"]))
+    return code
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_tracks_all_code_of_a_stage_and_no_other(name: str):
+    code = code_of(STAGES[name])
+    listed = {ROOT / dep for dep in STAGES[name]["deps"] if dep.startswith("carot_lib")}
+    missing = {f for f in code if not any(f == d or d in f.parents for d in listed)}
+    idle = {d for d in listed if not any(f == d or d in f.parents for f in code)}
+    assert not missing, f"add to deps of {name}: {sorted(map(short, missing))}"
+    assert not idle, f"drop from deps of {name}: {sorted(map(short, idle))}"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_path_of_a_stage_belongs_to_its_profile(name: str):
+    stage = STAGES[name]
+    outs = [*stage.get("outs", []), *stage.get("metrics", [])]
+    for out in outs:
+        path = out if isinstance(out, str) else next(iter(out))
+        assert "${item.profile}" in path
+
+
+def test_every_notebook_has_a_stage():
+    run = {word for stage in STAGES.values() for word in stage["cmd"].split()}
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= run
