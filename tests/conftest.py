@@ -1,0 +1,59 @@
+"""What several tests share: a CLIP of a few milliseconds and captions for it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from carot_lib.clip_model import Clip, build_clip
+from carot_lib.pretraining import SmallClipParams
+from carot_lib.prompts import tokenize_prompts
+
+TEMPLATES = [
+    lambda name: f"a {name}.",
+    lambda name: f"a photo of the {name}.",
+    lambda name: f"a rather bad drawing of one small {name} in a dark room.",
+    lambda name: f"itap of my {name}.",
+]
+
+
+@pytest.fixture(scope="session")
+def clip_config() -> dict:
+    """A config of `open_clip.CLIP`: convolutions with BatchNorm and a one-layer text tower."""
+    params = SmallClipParams(
+        vision="test_resnet",
+        text_width=16,
+        text_heads=2,
+        text_layers=1,
+        context_length=32,
+        embed_dim=16,
+        initial_logit_scale=10.0,
+    )
+    return params.config(image_size=32)
+
+
+@pytest.fixture(scope="session")
+def make_clip(clip_config: dict) -> Callable[[], Clip]:
+    """Builds the same tiny model at every call."""
+
+    def make(seed: int = 0) -> Clip:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return build_clip(clip_config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def captions() -> list[list[str]]:
+    """Three classes in four templates, of unlike lengths."""
+    names = ["cat", "steam locomotive", "tea pot"]
+    return [[template(name) for template in TEMPLATES] for name in names]
+
+
+@pytest.fixture(scope="session")
+def class_prompts(captions: list[list[str]]) -> Int[Tensor, "3 4 context"]:
+    """Token ids of the captions."""
+    return tokenize_prompts(["cat", "steam locomotive", "tea pot"], TEMPLATES, 32)
