@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from carot_lib.clip_model import Clip, ImageClassifier
 from carot_lib.methods import Run
 from carot_lib.methods.base import Batch, Method, Setup
+from carot_lib.prompts import clip_templates, tokenize_prompts
 from carot_lib.training import build_optimizer, fit
 
 STEPS, BATCH, CLASSES, TEMPLATES = 5, 8, 5, 80
@@ -38,8 +39,15 @@ def data() -> list[Batch]:
 
 
 @pytest.fixture
-def tiny_clip(tiny_clip: Clip) -> Clip:
-    return tiny_clip.double()
+def tiny_clip(make_clip: Callable[[], Clip]) -> Clip:
+    return make_clip().double().eval()
+
+
+@pytest.fixture(scope="module")
+def class_prompts() -> Tensor:
+    """Five classes in CLIP's 80 templates."""
+    names = ["umbrella", "snowman", "black chess queen", "digit six", "anchor"]
+    return tokenize_prompts(names, clip_templates(), context_length=32)
 
 
 def entry(kind: str, **numbers: object) -> dict:
