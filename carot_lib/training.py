@@ -59,8 +59,8 @@ class Draws:
         templates: indices of the caption templates, one array a step.
     """
 
-    images: list[Int[np.ndarray, " batch"]]
-    templates: list[Int[np.ndarray, " batch"]]
+    images: list[Int[np.ndarray, " _"]]  # of any length each
+    templates: list[Int[np.ndarray, " _"]]  # of any length each
 
 
 def draw_epochs(
