@@ -1,0 +1,393 @@
+"""The training loop, its optimizer, its hardware and the order of its samples."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning_fabric import Fabric
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from carot_lib import training as training_module
+from carot_lib.clip_model import ImageClassifier
+from carot_lib.datasets import ArrayImages, LabelledSet
+from carot_lib.label_space import label_space_of
+from carot_lib.methods import Run
+from carot_lib.methods.base import Batch
+from carot_lib.training import (
+    Draws,
+    HardwareParams,
+    TrainingParams,
+    batches,
+    build_optimizer,
+    draw_epochs,
+    draw_pairs,
+    fine_tune,
+    fit,
+)
+
+BATCH = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long(), torch.zeros(2).long())
+
+
+def params(epochs: int = 2, batch_size: int = 4, warmup_steps: int = 0) -> TrainingParams:
+    return TrainingParams(
+        epochs=epochs, batch_size=batch_size, weight_decay=0.1, warmup_steps=warmup_steps
+    )
+
+
+def hardware(**changes: object) -> HardwareParams:
+    numbers = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "workers": 0}
+    return HardwareParams.model_validate(numbers | changes)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    return hardware().launch()
+
+
+def test_steps_of_a_run():
+    # ceil(1,281,167 / 512) = 2,503 batches an epoch
+    assert params(10, 512).total_steps(1_281_167) == 25_030
+    assert params(2, 4).total_steps(8) == 4
+    assert params(2, 4).total_steps(9) == 6
+    assert params(3, 4).total_steps(1) == 3
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 9), st.integers(0, 99))
+def test_an_epoch_holds_every_image_once(n_images, epochs, size, seed):
+    draws = draw_epochs(n_images, 5, params(epochs, size), rng(seed))
+    steps = math.ceil(n_images / size)
+    assert len(draws.images) == len(draws.templates) == epochs * steps
+    for epoch in range(epochs):
+        parts = draws.images[epoch * steps : (epoch + 1) * steps]
+        assert sorted(np.concatenate(parts)) == list(range(n_images))
+        assert [len(part) for part in parts[:-1]] == [size] * (steps - 1)
+        assert len(parts[-1]) == n_images - (steps - 1) * size
+    for images, templates in zip(draws.images, draws.templates, strict=True):
+        assert len(images) == len(templates)
+        assert ((templates >= 0) & (templates < 5)).all()
+
+
+def test_epochs_are_shuffled_anew_and_use_all_templates():
+    draws = draw_epochs(100, 5, params(2, 100), rng())
+    assert not np.array_equal(draws.images[0], draws.images[1])
+    assert not np.array_equal(draws.images[0], np.arange(100))
+    assert set(draws.templates[0]) == set(range(5))
+
+
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 9), st.integers(0, 99))
+def test_no_pair_comes_twice(n_images, epochs, size, seed):
+    n_templates = 40
+    draws = draw_pairs(n_images, n_templates, params(epochs, size), rng(seed))
+    steps = epochs * math.ceil(n_images / size)
+    assert [len(images) for images in draws.images] == [size] * steps
+    assert [len(templates) for templates in draws.templates] == [size] * steps
+    images, templates = np.concatenate(draws.images), np.concatenate(draws.templates)
+    assert len(set(zip(images, templates, strict=True))) == steps * size
+    assert images.min() >= 0
+    assert images.max() < n_images
+    assert templates.min() >= 0
+    assert templates.max() < n_templates
+
+
+def test_all_pairs_can_be_drawn_and_no_more():
+    # 2 epochs of 3 batches of 4 = 24 pairs = 12 images x 2 templates
+    draws = draw_pairs(12, 2, params(2, 4), rng())
+    met = Counter(
+        pair
+        for images, templates in zip(draws.images, draws.templates, strict=True)
+        for pair in zip(images.tolist(), templates.tolist(), strict=True)
+    )
+    assert met == {(image, template): 1 for image in range(12) for template in range(2)}
+    with pytest.raises(ValueError, match="9 steps of 4 need more than all"):
+        draw_pairs(12, 2, params(3, 4), rng())
+    with pytest.raises(ValueError, match="6 steps of 4 need more than all"):
+        draw_pairs(11, 2, params(2, 4), rng())  # a batch is never small here
+
+
+@pytest.mark.parametrize("draw", [draw_epochs, draw_pairs])
+def test_draws_depend_on_the_generator_alone(draw):
+    first, again, other = (draw(30, 8, params(), rng(seed)) for seed in (3, 3, 4))
+    for name in ("images", "templates"):
+        assert np.array_equal(
+            np.concatenate(getattr(first, name)), np.concatenate(getattr(again, name))
+        )
+        assert not np.array_equal(
+            np.concatenate(getattr(first, name)), np.concatenate(getattr(other, name))
+        )
+
+
+def test_batches_come_in_the_drawn_order():
+    pictures = rng().integers(0, 256, size=(5, 4, 4, 3), dtype=np.uint8)
+    images, labels = ArrayImages(pictures), np.array([10, 11, 12, 13, 14])
+    draws = Draws(
+        [np.array([4, 0, 4]), np.array([2])],
+        [np.array([7, 8, 9]), np.array([6])],
+    )
+    first, second = batches(images, labels, draws, workers=0)
+    assert torch.equal(first.images, images[[4, 0, 4]])
+    assert first.labels.tolist() == [14, 10, 14]
+    assert first.templates.tolist() == [7, 8, 9]
+    assert torch.equal(second.images, images[[2]])
+    assert second.labels.tolist() == [12]
+    assert second.templates.tolist() == [6]
+
+
+def test_one_group_holds_every_tensor(make_clip):
+    clip = make_clip()
+    optimizer = build_optimizer(clip, 0.01, 0.1)
+    (group,) = optimizer.param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in clip.parameters()}
+    assert any(p is clip.model.logit_scale for p in group["params"])
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.1)
+    assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
+
+
+def test_the_first_step_of_the_optimizer_by_hand():
+    model = nn.Linear(1, 1)
+    model.weight.data.fill_(2.0)
+    optimizer = build_optimizer(model, 0.01, 0.1)
+    model(torch.tensor([[3.0]])).sum().backward()
+    optimizer.step()
+    # decay first: 2 * (1 - .01 * .1); then one learning rate against the gradient's sign
+    assert model.weight.item() == pytest.approx(2 * 0.999 - 0.01)
+
+
+class Slope:
+    """A method with the gradient `slope` on each of its weights, in two loss terms."""
+
+    def __init__(self, slope: tuple[float, ...] = (1.0,), bad: dict[int, float] | None = None):
+        self.model = nn.Module()
+        self.model.weight = nn.Parameter(torch.zeros(len(slope)))
+        self.slope, self.bad = torch.tensor(slope), bad or {}
+        self.calls = 0
+        self.after: list[tuple[int, list[float]]] = []
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        assert self.model.training
+        self.calls += 1
+        loss = (self.slope * self.model.weight).sum()
+        spoilt = torch.tensor(self.bad.get(self.calls, 0.0))
+        return {"first": 0.25 * loss + 2, "second": 0.75 * loss + spoilt}
+
+    def after_step(self, step: int) -> None:
+        self.after.append((step, self.model.weight.tolist()))
+
+    def classifier(self) -> ImageClassifier:
+        raise NotImplementedError
+
+
+def run_fit(
+    method: Slope,
+    fabric: Fabric,
+    steps: int,
+    warmup: int = 0,
+    clip: float | None = None,
+    rate: float = 1.0,
+) -> list[dict[str, float]]:
+    records = []
+    method.model.eval()
+    optimizer = torch.optim.SGD(method.model.parameters(), lr=rate)
+    fit(method, [BATCH] * steps, steps, optimizer, warmup, clip, fabric, records.append)
+    return records
+
+
+def test_every_step_is_logged_in_order(fabric):
+    method = Slope()
+    records = run_fit(method, fabric, steps=45, warmup=2, rate=0.5)
+    assert [record["step"] for record in records] == list(range(1, 46))
+    assert all(list(r) == ["step", "learning_rate", "first", "second"] for r in records)
+    assert records[0] == {"step": 1, "learning_rate": 0.25, "first": 2.0, "second": 0.0}
+    # the weight is -.25 after one step of .25 against the slope 1
+    assert records[1]["learning_rate"] == 0.5
+    assert records[1]["first"] == pytest.approx(2 - 0.25 * 0.25)
+    assert records[1]["second"] == pytest.approx(-0.75 * 0.25)
+
+
+def test_a_step_follows_the_schedule_and_the_sum_of_the_terms(fabric):
+    method = Slope((2.0,))
+    run_fit(method, fabric, steps=6, warmup=2, rate=0.1)
+    rates = [0.05, 0.1] + [0.05 * (1 + math.cos(math.pi * k / 4)) for k in range(4)]
+    expected = (-2 * np.cumsum(rates)).tolist()
+    assert [step for step, _ in method.after] == [1, 2, 3, 4, 5, 6]
+    # what follows the model sees the weights after the step
+    assert [weights[0] for _, weights in method.after] == pytest.approx(expected)
+
+
+def test_every_group_keeps_its_own_peak(fabric):
+    method = Slope((1.0,))
+    method.model.other = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([{"params": [method.model.weight], "lr": 0.4}], lr=0.1)
+    optimizer.add_param_group({"params": [method.model.other], "lr": 0.8})
+    fit(method, [BATCH], 4, optimizer, 4, None, fabric, lambda record: None)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("clip", "moved"),
+    [(None, (3.0, 4.0)), (1.0, (0.6, 0.8)), (5.5, (3.0, 4.0)), (2.5, (1.5, 2.0))],
+)
+def test_the_norm_of_all_gradients_is_bounded(fabric, clip, moved):
+    method = Slope((3.0, 4.0))  # norm 5
+    run_fit(method, fabric, steps=1, clip=clip)
+    assert method.model.weight.tolist() == pytest.approx([-m for m in moved], rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run(fabric, value):
+    records = []
+    method = Slope(bad={3: value})
+    optimizer = torch.optim.SGD(method.model.parameters(), lr=0.125)
+    with pytest.raises(FloatingPointError) as error:
+        fit(method, [BATCH] * 5, 5, optimizer, 5, None, fabric, records.append)
+    message = str(error.value)
+    assert "not finite at step 3 (learning rate 0.075)" in message
+    assert "first = 1.98125" in message  # 2 - .25 * (.025 + .05)
+    assert f"second = {value}" in message
+    assert [record["step"] for record in records] == [1, 2]
+
+
+def test_a_long_run_stops_at_the_next_reading(fabric):
+    method = Slope(bad={7: math.nan})
+    with pytest.raises(FloatingPointError, match="at step 7 "):
+        run_fit(method, fabric, steps=100)
+    assert method.calls == training_module.READ_EVERY
+
+
+def test_hardware_on_the_cpu():
+    fabric = hardware().launch()
+    assert fabric.device == torch.device("cpu")
+    assert fabric.world_size == 1
+    matrix = torch.ones(2, 2)
+    with fabric.autocast():
+        assert (matrix @ matrix).dtype == torch.float32
+    with hardware(precision="bf16-mixed").launch().autocast():
+        assert (matrix @ matrix).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "bad", [{"accelerator": "abacus"}, {"devices": 0}, {"precision": "8"}, {"workers": -1}]
+)
+def test_unknown_hardware_is_refused(bad):
+    with pytest.raises(ValidationError):
+        hardware(**bad)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epochs": 0}, {"batch_size": 0}, {"weight_decay": -0.1}, {"warmup_steps": -1}]
+)
+def test_impossible_training_is_refused(bad):
+    numbers = {"epochs": 1, "batch_size": 1, "weight_decay": 0.0, "warmup_steps": 0}
+    TrainingParams.model_validate(numbers)
+    with pytest.raises(ValidationError):
+        TrainingParams.model_validate(numbers | bad)
+
+
+@pytest.fixture(scope="module")
+def train_set() -> LabelledSet:
+    return LabelledSet(
+        name="train",
+        labels=rng().integers(0, 3, size=10),
+        images=rng().integers(0, 256, size=(10, 32, 32, 3), dtype=np.uint8),
+        paths=None,
+        label_space=label_space_of(None, 3),
+        class_names=["cat", "steam locomotive", "tea pot"],
+        fingerprint="0" * 16,
+    )
+
+
+def entry(kind: str, sampling: str = "pairs") -> dict:
+    shared = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": sampling}
+    if kind != "carot":
+        return {"kind": kind, **shared, "label_smoothing": 0.1}
+    teacher = {"momentum_start": 0.05, "momentum_end": 0.9}
+    teacher |= {"warmup_fraction": 0.5, "update_every": 2}
+    return {"kind": kind, **shared, "distillation_weight": 0.75, "teacher": teacher}
+
+
+@pytest.fixture
+def trained(make_clip, class_prompts, train_set) -> Callable[..., ImageClassifier]:
+    """A run of 6 steps from the same pre-trained model; its log goes to `records`."""
+
+    def train(run: dict, seed: int = 0, records: list | None = None) -> ImageClassifier:
+        log = [] if records is None else records
+        return fine_tune(
+            Run.model_validate(run).root,
+            params(2, 4, warmup_steps=1),
+            hardware(),
+            make_clip(),
+            class_prompts,
+            train_set,
+            seed,
+            log.append,
+            "a run",
+        )
+
+    return train
+
+
+@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
+def test_the_seed_gives_the_weights_bit_for_bit(trained, kind):
+    first, again, other = (trained(entry(kind), seed).state_dict() for seed in (5, 5, 6))
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
+def test_the_state_of_the_world_does_not_matter(trained, kind):
+    first = trained(entry(kind)).state_dict()
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        again = trained(entry(kind)).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms"),
+    [
+        ("fine_tune", ["cross_entropy"]),
+        ("flyp", ["contrastive"]),
+        ("carot", ["contrastive", "distillation"]),
+    ],
+)
+def test_a_run_ends_in_a_trained_classifier_at_rest(
+    trained, make_clip, class_prompts, capsys, kind, terms
+):
+    records = []
+    classifier = trained(entry(kind), records=records)
+    assert not any(module.training for module in classifier.modules())
+    assert all(value.device.type == "cpu" for value in classifier.state_dict().values())
+    assert classifier.head.weight.shape == (3, 16)
+    start = make_clip().zero_shot_classifier(class_prompts)
+    assert not torch.equal(classifier.head.weight, start.head.weight)
+    kernels = [c.visual.trunk.conv1[0].weight for c in (classifier, start)]
+    assert not torch.equal(*kernels)
+    assert classifier.visual.trunk.bn1.num_batches_tracked.item() == 6
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert all(list(record)[2:] == terms for record in records)
+    assert records[0]["learning_rate"] == 0.01
+    assert "training a run: 6/6 steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sampling", "sizes"), [("epochs", [4, 4, 2] * 2), ("pairs", [4] * 6)])
+def test_a_run_samples_as_its_entry_says(trained, monkeypatch, sampling, sizes):
+    seen = []
+    real = training_module.batches
+
+    def spy(images, labels, draws, workers):
+        for batch in real(images, labels, draws, workers):
+            seen.append(len(batch.labels))
+            yield batch
+
+    monkeypatch.setattr(training_module, "batches", spy)
+    trained(entry("flyp", sampling))
+    assert seen == sizes
