@@ -6,6 +6,8 @@ Reads data/prepared/<profile>/ and models/<profile>/pretrained/; writes the clas
 history of the training to models/<profile>/<run>/seed<seed>/.
 """
 
+import sys
+
 import pandas as pd
 
 from carot_lib.clip_model import load_clip, save_classifier
@@ -50,4 +52,8 @@ def train(layout: Layout, run: str, seed: int) -> None:
 if __name__ == "__main__":
     with exit_on_bad_input():
         arguments = read_command(__doc__, "run", "seed")
-        train(arguments.layout, arguments.run, arguments.seed)
+        try:
+            train(arguments.layout, arguments.run, arguments.seed)
+        except FloatingPointError as error:
+            print(f"{arguments.run}: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
