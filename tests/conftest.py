@@ -47,13 +47,6 @@ def make_clip(clip_config: dict) -> Callable[[], Clip]:
 
 
 @pytest.fixture(scope="session")
-def captions() -> list[list[str]]:
-    """Three classes in four templates, of unlike lengths."""
-    names = ["cat", "steam locomotive", "tea pot"]
-    return [[template(name) for template in TEMPLATES] for name in names]
-
-
-@pytest.fixture(scope="session")
-def class_prompts(captions: list[list[str]]) -> Int[Tensor, "3 4 context"]:
-    """Token ids of the captions."""
+def class_prompts() -> Int[Tensor, "3 4 context"]:
+    """Token ids of three classes in four templates, of unlike lengths."""
     return tokenize_prompts(["cat", "steam locomotive", "tea pot"], TEMPLATES, 32)

@@ -277,3 +277,37 @@ def test_an_update_of_the_teacher_forgets_its_captions(
     with torch.no_grad():
         fresh = method.teacher.model.similarity_logits(data[0].images, captions)
     torch.testing.assert_close(method._teacher_logits(data[0]), fresh)
+
+
+def test_a_caption_is_encoded_once_between_two_updates_of_the_teacher(
+    tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], monkeypatch: pytest.MonkeyPatch
+):
+    teacher = {"momentum_start": 0.0, "momentum_end": 0.0, "warmup_fraction": 0.0}
+    run = Run.model_validate(
+        entry("carot", distillation_weight=1.0, teacher={**teacher, "update_every": 2})
+    ).root
+    method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
+    encoded = []
+    encode = method.teacher.model.encode_texts
+    monkeypatch.setattr(
+        method.teacher.model,
+        "encode_texts",
+        lambda tokens: encoded.append(len(tokens)) or encode(tokens),
+    )
+    pairs = set(zip(data[0].labels.tolist(), data[0].templates.tolist(), strict=True))
+    method._teacher_logits(data[0])
+    method._teacher_logits(data[0])
+    assert encoded == [len(pairs)]
+    method.after_step(1)  # no update is due
+    method._teacher_logits(data[0])
+    assert encoded == [len(pairs)]
+    method.after_step(2)
+    method._teacher_logits(data[0])
+    assert encoded == [len(pairs)] * 2
+
+
+def test_ft_starts_from_the_zero_shot_head(tiny_clip: Clip, class_prompts: Tensor):
+    run = Run.model_validate(entry("fine_tune", label_smoothing=0.0)).root
+    method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
+    head = zero_shot_head(tiny_clip.model, class_prompts).float()
+    torch.testing.assert_close(method.model.head.weight.detach(), head)
