@@ -160,7 +160,12 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(torch.stack(list(terms.values())).sum())
         if clip_gradient_norm is not None:
-            fabric.clip_gradients(method.model, optimizer, max_norm=clip_gradient_norm)
+            fabric.clip_gradients(
+                method.model,
+                optimizer,
+                max_norm=clip_gradient_norm,
+                error_if_nonfinite=False,  # the loss that is read below says more
+            )
         optimizer.step()
         method.after_step(step)
         rate = peaks[0] * factor
