@@ -1,0 +1,214 @@
+"""The whole pipeline in a shrunken world, by DVC, as a user runs it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("carot_lib", "notebooks", "appendix", "data", "dvc.yaml", ".dvc", ".dvcignore")
+MADE = shutil.ignore_patterns("prepared", "cache", "tmp", "__pycache__", "config.local")
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONWARNINGS": "default",
+}
+RUNS = ["zs", "ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls", "carot"]
+
+
+def shrink(tree: dict) -> dict:
+    """The miniature with a few pictures and steps."""
+    world = tree["miniature"]
+    world["data"]["subset_size"] = 5
+    for drawn in world["data"]["sets"].values():
+        drawn["images_per_class"] = 3
+    world["data"]["reference"] |= {"images_per_class": 1, "epochs": 1}
+    world["pretrained"] |= {"steps": 4, "batch_size": 32, "warmup_steps": 1, "scale_images": 64}
+    world["training"] |= {"epochs": 1, "warmup_steps": 1}
+    for name, every in (("carot", 2), ("carot_double", 4)):
+        world["runs"][name]["teacher"]["update_every"] = every
+    world["evaluation"]["bootstrap"]["resamples"] = 50
+    return tree
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with a small world, after one `dvc repro`."""
+    root = tmp_path_factory.mktemp("project")
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, root / part, ignore=MADE)
+        else:
+            shutil.copy(source, root / part)
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    (root / "params.yaml").write_text(yaml.safe_dump(shrink(tree), sort_keys=False))
+    # as a source archive: there is no git repository around it
+    (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    done = run(root, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return root
+
+
+def run(root: Path, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        words, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+
+def change(root: Path, *keys: str, value: object) -> None:
+    """Set one number of the copy's params.yaml."""
+    path = root / "params.yaml"
+    tree = yaml.safe_load(path.read_text())
+    node = tree
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def changed_stages(root: Path) -> set[str]:
+    return set(json.loads(run(root, "dvc", "status", "--json").stdout))
+
+
+def test_the_tables_have_their_rows_and_columns(project: Path):
+    results = project / "results" / "miniature"
+    table1, table2 = pd.read_csv(results / "table1.csv"), pd.read_csv(results / "table2.csv")
+    numbers = ["id_acc", "ood_acc", "id_ece", "ood_ece"]
+    assert list(table1) == ["run", *numbers, "id_ece_ts", "ood_ece_ts", "temperature"]
+    assert list(table1["run"]) == RUNS
+    assert list(table2) == ["ema_update", *numbers]
+    assert list(table2["ema_update"]) == ["every_step", "default", "double", "never"]
+    metrics = pd.read_csv(results / "metrics.csv")
+    expected = ["run", "seed", "dataset", "calibration", "metric", "value", "low", "high"]
+    assert list(metrics) == expected
+    assert metrics["run"].nunique() == 11
+    for name in ("paper_table1", "paper_table2", "replication", "differences"):
+        assert len(pd.read_csv(results / f"{name}.csv"))
+
+
+def test_the_tables_numbers_are_those_of_the_saved_predictions(project: Path):
+    table = pd.read_csv(project / "results" / "miniature" / "table1.csv").set_index("run")
+    for name in RUNS:
+        folder = project / "predictions" / "miniature" / name / "seed0"
+        errors = {}
+        for dataset in ("id_test", "v2", "r", "a", "sketch", "objectnet"):
+            with np.load(folder / f"{dataset}.npz") as file:
+                logits, labels = file["logits"].astype(float), file["labels"]
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            confidence = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
+            right = logits.argmax(axis=1) == labels
+            bins = np.clip(np.ceil(confidence * 10), 1, 10)
+            gaps = [abs((right[bins == b] - confidence[bins == b]).sum()) for b in range(1, 11)]
+            errors[dataset] = (right.mean(), sum(gaps) / len(labels))
+        shifts = [errors[d] for d in ("v2", "r", "a", "sketch", "objectnet")]
+        accuracy, ece = np.mean(shifts, axis=0)
+        row = table.loc[name]
+        assert [row["id_acc"], row["id_ece"]] == pytest.approx(errors["id_test"], abs=2e-6)
+        assert [row["ood_acc"], row["ood_ece"]] == pytest.approx([accuracy, ece], abs=2e-6)
+
+
+def test_every_notebook_ran_and_drew_its_figures(project: Path):
+    results = project / "results" / "miniature"
+    sources = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path.name for path in (results / "notebooks").iterdir()} == sources
+    for number in range(1, 6):
+        for extension in ("png", "pdf"):
+            assert (results / "figures" / f"figure{number}.{extension}").stat().st_size > 1000
+    assert (project / "site" / "miniature" / "index.html").exists()
+
+
+def test_no_result_tells_of_the_machine(project: Path):
+    for path in (project / "results").rglob("*"):
+        if path.suffix in (".csv", ".md", ".tex", ".ipynb"):
+            assert str(project) not in path.read_text(), path
+
+
+def test_a_second_run_has_nothing_to_do(project: Path):
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0
+    assert "Running stage" not in done.stdout
+    assert "up to date" in done.stdout
+
+
+def test_a_number_of_one_run_changes_that_run_alone(project: Path):
+    before = (project / "params.yaml").read_text()
+    change(project, "miniature", "runs", "flyp_ls", "label_smoothing", value=0.2)
+    assert changed_stages(project) == {"train@miniature-flyp_ls-0"}
+    (project / "params.yaml").write_text(before)
+
+
+def test_a_plot_changes_its_notebooks_alone(project: Path):
+    path = project / "carot_lib" / "plots.py"
+    before = path.read_text()
+    path.write_text(before + "\n# another comment\n")
+    changed = changed_stages(project)
+    path.write_text(before)
+    assert changed
+    assert all(stage.startswith("notebook_") for stage in changed)
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_table(project: Path):
+    table = project / "results" / "miniature" / "table1.csv"
+    before = table.read_bytes()
+    change(project, "miniature", "training", "epochs", value=40)
+    process = subprocess.Popen(
+        ["dvc", "repro", "train@miniature-ft-0"],
+        cwd=project,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:  # killed in the middle of the training
+        if line.startswith("training ft"):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.stderr.close()
+    process.wait()
+    assert not (project / "models" / "miniature" / "ft" / "seed0" / "classifier.json").exists()
+    change(project, "miniature", "training", "epochs", value=1)
+    time.sleep(1)
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert table.read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(project: Path):
+    before = (project / "params.yaml").read_text()
+    change(project, "miniature", "runs", "ft", "learning_rate", value=1.0e30)
+    module = ["-m", "carot_lib.stages.train", "--profile", "miniature", "--run", "ft"]
+    done = run(project, sys.executable, *module, "--seed", "7")
+    (project / "params.yaml").write_text(before)
+    assert done.returncode != 0
+    assert "the loss is not finite at step" in done.stderr
+    assert "cross_entropy = " in done.stderr
+    assert not (project / "models" / "miniature" / "ft" / "seed7").exists()
+
+
+def test_a_wrong_key_is_one_line_and_exit_code_2(project: Path):
+    before = (project / "params.yaml").read_text()
+    change(project, "miniature", "runs", "carot", "teacher", "update_evry", value=5)
+    done = run(project, sys.executable, "-m", "carot_lib.stages.check_params")
+    (project / "params.yaml").write_text(before)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if "Warning" not in line]
+    assert lines == ["params.yaml: miniature.runs.carot.teacher.update_evry: unknown key"]
+
+
+def test_an_unwritten_profile_says_so(project: Path):
+    module = ["-m", "carot_lib.stages.data", "--profile", "imagenet"]
+    done = run(project, sys.executable, *module)
+    assert done.returncode == 2
+    assert "this version prepares the miniature only" in done.stderr
