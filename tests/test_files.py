@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carot_lib.files import atomic_write, write_json, write_text
@@ -169,6 +169,7 @@ trees = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(trees)
 def test_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, tree: object):
     path = tmp_path_factory.getbasetemp() / f"tree-{os.getpid()}.json"

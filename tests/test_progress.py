@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carot_lib import progress
@@ -100,6 +100,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
     assert "letters" in bar
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers()), st.booleans())
 def test_the_items_are_those_of_the_work(items: list[int], is_terminal: bool):
     with pytest.MonkeyPatch.context() as patch:
