@@ -20,7 +20,7 @@ MADE = shutil.ignore_patterns("prepared", "cache", "tmp", "__pycache__", "config
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "10000",
     "PYTHONWARNINGS": "default",
 }
 RUNS = ["zs", "ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls", "carot"]
