@@ -1,5 +1,6 @@
 """Captions: CLIP's own 80 templates around class names, tokenised once for all."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,6 +22,15 @@ _POSTER_WORDS = (
 def clip_templates() -> list[Template]:
     """The 80 prompt templates of CLIP for ImageNet, in their published order."""
     return list(OPENAI_IMAGENET_TEMPLATES)
+
+
+def as_templates(texts: Sequence[str]) -> list[Template]:
+    """Prompt templates from texts in which `{}` stands for the class name."""
+    return [functools.partial(_fill, text) for text in texts]
+
+
+def _fill(text: str, name: str) -> str:
+    return text.replace("{}", name)
 
 
 def medium_of(template: Template) -> str:
