@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip import build_zero_shot_classifier
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, build_zero_shot_classifier
 from torch import Tensor
 
 from carot_lib.clip_model import (
@@ -34,22 +34,59 @@ def clip(make_clip: Callable[[], Clip]) -> Clip:
     return make_clip().eval()
 
 
+def text_of(clip_config: dict, **text: object) -> dict:
+    """The tiny model's config with another text tower."""
+    return {**clip_config, "text_cfg": {**clip_config["text_cfg"], **text}}
+
+
 def test_trimmed_texts_have_the_features_and_gradients_of_the_full_context(
-    clip: Clip, prompts: Tensor
+    clip_config: dict, prompts: Tensor
 ):
+    for config in (
+        clip_config,
+        {**clip_config, "custom_text": True},
+        {**text_of(clip_config, proj_bias=True), "custom_text": True, "quick_gelu": True},
+    ):
+        torch.manual_seed(0)
+        clip = build_clip(config).eval()
+        assert clip.trims_texts
+        tokens = prompts[:, :5].flatten(0, 1)
+        full = F.pad(tokens.long(), (0, 32 - tokens.shape[1]))
+        weight = torch.randn(len(tokens), 16, generator=torch.Generator().manual_seed(0))
+        gradients = []
+        for features in (clip.encode_texts(tokens), clip.model.encode_text(full, normalize=True)):
+            clip.zero_grad()
+            (features * weight).sum().backward()
+            gradients.append({k: p.grad for k, p in clip.named_parameters() if p.grad is not None})
+        expected = clip.model.encode_text(full, normalize=True)
+        torch.testing.assert_close(clip.encode_texts(tokens), expected, rtol=0, atol=1e-5)
+        assert gradients[0].keys() == gradients[1].keys()
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"no_causal_mask": True},
+        {"pool_type": "last"},
+        {"pool_type": "first"},
+        {"no_causal_mask": True, "pool_type": "last"},
+        {"embed_cls": True},
+    ],
+)
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_texts_that_may_not_be_trimmed_are_encoded_in_the_full_context(
+    clip_config: dict, prompts: Tensor, text: dict, custom_text: bool
+):
+    if "embed_cls" in text and not custom_text:
+        return  # open_clip's CLIP has no such token
+    clip = build_clip({**text_of(clip_config, **text), "custom_text": custom_text}).eval()
+    assert not clip.trims_texts
     tokens = prompts[:, :5].flatten(0, 1)
     full = F.pad(tokens.long(), (0, 32 - tokens.shape[1]))
-    weight = torch.randn(len(tokens), 16, generator=torch.Generator().manual_seed(0))
-    gradients = []
-    for features in (clip.encode_texts(tokens), clip.model.encode_text(full, normalize=True)):
-        clip.zero_grad()
-        (features * weight).sum().backward()
-        gradients.append({k: p.grad for k, p in clip.named_parameters() if p.grad is not None})
     expected = clip.model.encode_text(full, normalize=True)
-    torch.testing.assert_close(clip.encode_texts(tokens), expected, rtol=0, atol=1e-5)
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(clip.encode_texts(tokens), expected)
 
 
 def test_images_have_open_clips_features(clip: Clip):
@@ -114,10 +151,27 @@ def test_what_is_saved_comes_back_bit_by_bit(clip: Clip, prompts: Tensor, tmp_pa
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}  # no pickle
 
 
-def test_a_text_tower_that_may_not_be_trimmed_is_refused(clip_config: dict):
-    config = {**clip_config, "text_cfg": {**clip_config["text_cfg"], "no_causal_mask": True}}
-    with pytest.raises(ValueError, match="causal"):
-        build_clip(config)
+def test_the_config_travels_with_the_weights(clip_config: dict, prompts: Tensor, tmp_path: Path):
+    special = {
+        **text_of(clip_config, no_causal_mask=True),
+        "custom_text": True,
+        "quick_gelu": True,
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "resize_mode": "squash"},
+    }
+    clip = build_clip(special).eval()
+    save_clip(clip, tmp_path)
+    save_classifier(clip.zero_shot_classifier(prompts), tmp_path)
+    loaded, classifier = load_clip(tmp_path), load_classifier(tmp_path)
+    assert isinstance(loaded.model, open_clip.CustomTextCLIP)
+    assert not loaded.trims_texts
+    assert torch.equal(loaded.encode_texts(prompts[0]), clip.encode_texts(prompts[0]))
+    for one in (clip, loaded, classifier):
+        assert one.preprocessing.size == 32
+        assert list(one.preprocessing.mean) == [0.5, 0.5, 0.5]
+        assert one.preprocessing.resize_mode == "squash"
+    usual = build_clip(clip_config).preprocessing
+    assert (usual.mean, usual.std) == (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    assert (usual.interpolation, usual.resize_mode) == ("bicubic", "shortest")
 
 
 def test_a_text_that_is_too_long_is_refused_and_not_cut():
