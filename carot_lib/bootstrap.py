@@ -10,57 +10,84 @@ true gap of .02 and 7,500 images). Read it beside the noise floor.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import combine_pvalues
 
 from carot_lib.bin_stats import bin_of
 from carot_lib.metrics import brier_of_samples, nll_of_samples
-from carot_lib.predictions import Predictions
+from carot_lib.predictions import Calibrated, Predictions
 
 AT_ONCE = 100  # resamples in memory at a time
 METRICS = ("accuracy", "ece", "mce", "signed_gap", "mean_confidence", "nll", "brier")
 
+Values = Mapping[str, float | Float[np.ndarray, " resamples"]]  # by metric
+
 
 def replicates(
-    predictions: Predictions, temperature: float, n_bins: int, resamples: int, seed: int
-) -> dict[str, Float[np.ndarray, " resamples"]]:
-    """Each metric of METRICS on resampled images.
+    predictions: Predictions,
+    calibrated: Mapping[str, Calibrated],
+    n_bins: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Float[np.ndarray, " resamples"]]]:
+    """Each metric of METRICS on resampled images, for several calibrations of one run on one set.
 
     Args:
-        predictions: of one run on one set.
-        temperature: divides the logits.
+        predictions: whose images are resampled.
+        calibrated: what became of them, by name.
         n_bins: bins of the calibration errors.
         resamples: number of resamples, each as large as the set.
         seed: the same for all runs that are to be compared.
+
+    Returns:
+        By name and metric; without `nll` and `brier` where there are no logits.
     """
-    confidences, correct = predictions.confidences(temperature)
-    logits, labels = predictions.logits / np.float32(temperature), predictions.labels
-    columns = _columns(
-        confidences,
-        correct,
-        nll_of_samples(logits, labels),
-        brier_of_samples(logits, labels),
-        n_bins,
-    )
-    sums = np.concatenate(
-        [
-            weights @ columns
-            for weights in _weights(len(labels), resamples, seed, predictions.dataset)
-        ]
-    )
-    means = sums[:, :4].T / len(labels)
-    gaps, counts = sums[:, 4 : 4 + n_bins], sums[:, 4 + n_bins :]
-    return {
-        "accuracy": means[0],
-        "ece": np.abs(gaps).sum(axis=1) / len(labels),
-        "mce": (np.abs(gaps) / np.maximum(counts, 1)).max(axis=1),
-        "signed_gap": means[1] - means[0],
-        "mean_confidence": means[1],
-        "nll": means[2],
-        "brier": means[3],
-    }
+    labels = predictions.labels
+    columns = {name: _columns(one, labels, n_bins) for name, one in calibrated.items()}
+    table = np.column_stack(list(columns.values()))
+    weights = _weights(len(labels), resamples, seed, predictions.dataset)
+    means = np.concatenate([part @ table for part in weights]) / len(labels)
+    ends = np.cumsum([part.shape[1] for part in columns.values()])
+    parts = np.split(means, ends[:-1], axis=1)
+    return {name: _metrics(part, n_bins) for name, part in zip(columns, parts, strict=True)}
+
+
+def mean_over_sets(sets: Sequence[Values]) -> dict[str, float | Float[np.ndarray, " resamples"]]:
+    """Unweighted mean over sets of each metric; sets are never pooled.
+
+    A p-value has no mean: `ece_p_value` becomes that of "calibrated on every one of the sets", by
+    Fisher's method, as the sets are independent.
+    """
+    means = {key: sum(one[key] for one in sets) / len(sets) for key in sets[0]}
+    if "ece_p_value" in means:
+        means["ece_p_value"] = float(combine_pvalues([one["ece_p_value"] for one in sets]).pvalue)
+    return means
+
+
+def table_with_intervals(
+    values: Mapping[tuple[str, str], Values],
+    resampled: Mapping[tuple[str, str], Values],
+    level: float,
+) -> pd.DataFrame:
+    """The long table of metrics: columns dataset, calibration, metric, value, low, high.
+
+    Args:
+        values: of each metric, by set and calibration.
+        resampled: the replicates of those that have an interval, NaN for the others.
+        level: of the intervals.
+    """
+    rows = []
+    for place, metrics in values.items():
+        for metric, value in metrics.items():
+            low, high = np.nan, np.nan
+            if metric in resampled.get(place, {}):
+                low, high = percentile_interval(resampled[place][metric], level)
+            rows.append((*place, metric, value, low, high))
+    return pd.DataFrame(rows, columns=["dataset", "calibration", "metric", "value", "low", "high"])
 
 
 def percentile_interval(
@@ -78,16 +105,32 @@ def percentile_interval(
 
 
 def _columns(
-    confidences: Float[np.ndarray, " samples"],
-    correct: Bool[np.ndarray, " samples"],
-    nll: Float[np.ndarray, " samples"],
-    brier: Float[np.ndarray, " samples"],
-    n_bins: int,
+    calibrated: Calibrated, labels: np.ndarray, n_bins: int
 ) -> Float[np.ndarray, "samples columns"]:
-    """What a weighted sum over samples turns into every metric: means, then gaps, then counts."""
+    """What a weighted mean over samples turns into every metric."""
+    confidences, correct = calibrated.confidences, calibrated.correct
     in_bin = np.eye(n_bins)[bin_of(confidences, n_bins)]
-    gaps = in_bin * (confidences - correct)[:, None]
-    return np.column_stack([correct, confidences, nll, brier, gaps, in_bin])
+    columns = [in_bin * (confidences - correct)[:, None], in_bin, correct, confidences]
+    if calibrated.logits is not None:
+        columns.append(nll_of_samples(calibrated.logits, labels))
+        columns.append(brier_of_samples(calibrated.logits, labels))
+    return np.column_stack(columns)
+
+
+def _metrics(
+    means: Float[np.ndarray, "resamples columns"], n_bins: int
+) -> dict[str, Float[np.ndarray, " resamples"]]:
+    """Every metric of resamples, from the means of `_columns`."""
+    gaps, shares = np.abs(means[:, :n_bins]), means[:, n_bins : 2 * n_bins]
+    accuracy, confidence, *losses = means[:, 2 * n_bins :].T
+    return {
+        "accuracy": accuracy,
+        "ece": gaps.sum(axis=1),
+        "mce": (gaps / np.where(shares > 0, shares, 1)).max(axis=1),
+        "signed_gap": confidence - accuracy,
+        "mean_confidence": confidence,
+        **dict(zip(("nll", "brier"), losses, strict=False)),
+    }
 
 
 def _weights(

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 from carot_lib.layout import Layout
 from carot_lib.schema import StrictParams, read_params
 
+VALIDATION = "id_val"  # the set on which all is selected: no calibration is reported on it
+
 
 class TemperatureParams(StrictParams):
     """Temperatures to choose from."""
@@ -41,9 +43,14 @@ class EvaluationParams(StrictParams):
     batch_mean_size: PositiveInt  # images a batch, for the public code's mean of batch ECEs
 
     @property
+    def reported(self) -> list[str]:
+        """Every set that is reported: test, the shifts, and what is extra."""
+        return ["id_test", *self.ood, *self.extra]
+
+    @property
     def datasets(self) -> list[str]:
-        """Every set that is predicted: validation, test, the shifts, and what is extra."""
-        return ["id_val", "id_test", *self.ood, *self.extra]
+        """Every set that is predicted: validation and those that are reported."""
+        return [VALIDATION, *self.reported]
 
 
 class RowParams(BaseModel):

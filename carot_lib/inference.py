@@ -19,12 +19,12 @@ def pick_device() -> torch.device:
 @torch.no_grad()
 def predict_logits(
     classifier: ImageClassifier, dataset: LabelledSet, device: torch.device
-) -> Float[np.ndarray, "samples own"]:
-    """Logits of every image over the set's own classes, in full precision.
+) -> Float[np.ndarray, "samples classes"]:
+    """Logits of every image over all of the classifier's classes, in full precision.
 
     Args:
-        classifier: in evaluation mode.
-        dataset: the set; its label space is applied to the logits.
+        classifier: is set to evaluation mode.
+        dataset: the set; its label space is not applied.
         device: where to compute.
     """
     classifier = classifier.to(device).eval()
@@ -34,4 +34,4 @@ def predict_logits(
         classifier(images[part.tolist()].to(device)).float().cpu()
         for part in track(rows, len(rows), f"predicting {dataset.name}", "batches")
     ]
-    return dataset.label_space.project(torch.cat(logits).numpy())
+    return torch.cat(logits).numpy()

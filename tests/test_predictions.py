@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from carot_lib.bin_stats import top_confidences
-from carot_lib.predictions import Predictions
+from carot_lib.label_space import LabelSpace
+from carot_lib.predictions import Calibrated, Predictions, check_held_out, check_same_images
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -19,13 +20,31 @@ LOGITS = hnp.arrays(
 )
 
 
-def some(logits: np.ndarray | None = None, labels: np.ndarray | None = None) -> Predictions:
+# five classes of the classifier; own class 0 is its 4 or 1, own class 1 is its 2
+COARSE = LabelSpace(5, ((4, 1), (2,)))
+
+
+def some(
+    logits: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    space: LabelSpace | None = None,
+) -> Predictions:
     if logits is None:
         # as probabilities .6 and .4, then .1 and .9
         logits = np.log(np.array([[0.6, 0.4], [0.1, 0.9]], dtype=np.float32))
     if labels is None:
         labels = np.zeros(len(logits), dtype=np.int64)
-    return Predictions(logits, labels, "sketch", "abc123")
+    space = space or LabelSpace.identity(logits.shape[-1] or 1)
+    return Predictions(logits, labels, space, "sketch", "abc123")
+
+
+def coarse() -> Predictions:
+    return some(np.array([[9.0, 1.0, 2.0, 8.0, 3.0]]), np.array([1]), COARSE)
+
+
+def parts_of(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
 
 
 def saved(folder: Path) -> Path:
@@ -36,16 +55,55 @@ def saved(folder: Path) -> Path:
 
 def test_what_is_saved_comes_back(tmp_path: Path):
     predictions = Predictions.load(saved(tmp_path))
-    np.testing.assert_array_equal(predictions.logits, some().logits)
+    np.testing.assert_array_equal(predictions.class_logits, some().class_logits)
     np.testing.assert_array_equal(predictions.labels, [0, 0])
     assert (predictions.dataset, predictions.fingerprint) == ("sketch", "abc123")
+    assert predictions.label_space == LabelSpace.identity(2)
+
+
+def test_logits_are_those_of_the_sets_own_classes():
+    # own class 0: the larger of 3 and 1; own class 1: 2
+    assert coarse().logits.tolist() == [[3.0, 2.0]]
+    assert coarse().class_logits.shape == (1, 5)
+    # 1 / (1 + exp(2 - 3)) = .7311; class 0 is predicted, 1 is right
+    confidences, correct = coarse().confidences()
+    assert confidences == pytest.approx([0.7311], abs=5e-5)
+    assert correct.tolist() == [False]
+
+
+def test_logits_are_projected_once_and_are_the_given_ones_where_all_classes_are_the_sets():
+    predictions = coarse()
+    assert predictions.logits is predictions.logits
+    assert some().logits.tolist() == some().class_logits.tolist()
+
+
+def test_a_label_space_comes_back_from_plain_arrays_of_integers(tmp_path: Path):
+    path = tmp_path / "coarse.npz"
+    coarse().save(path)
+    assert Predictions.load(path).label_space == COARSE
+    np.testing.assert_array_equal(Predictions.load(path).logits, coarse().logits)
+    parts = parts_of(path)
+    assert parts["columns"].tolist() == [4, 1, 2]
+    assert parts["columns_of_each"].tolist() == [2, 1]
+    assert parts["columns"].dtype == parts["columns_of_each"].dtype == np.int64
+
+
+@given(st.data())
+def test_any_label_space_survives_a_file(tmp_path_factory: pytest.TempPathFactory, data):
+    columns = data.draw(st.permutations(range(7)))
+    ends = sorted(data.draw(st.sets(st.integers(1, 7), min_size=1)))
+    groups = [tuple(columns[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+    space = LabelSpace(7, tuple(groups))
+    path = tmp_path_factory.mktemp("any") / "any.npz"
+    some(np.zeros((1, 7)), np.array([len(groups) - 1]), space).save(path)
+    assert Predictions.load(path).label_space == space
 
 
 def test_files_hold_float32_logits_and_int64_labels_whatever_was_given(tmp_path: Path):
     path = tmp_path / "narrow.npz"
     some(np.array([[0.1, 0.2]]), np.array([1], dtype=np.int16)).save(path)
     predictions = Predictions.load(path)
-    assert predictions.logits.dtype == np.float32
+    assert predictions.class_logits.dtype == np.float32
     assert predictions.labels.dtype == np.int64
     assert predictions.labels.tolist() == [1]
 
@@ -57,7 +115,8 @@ def test_nothing_but_the_file_remains_after_saving(tmp_path: Path):
 
 def test_names_keep_letters_beyond_ascii(tmp_path: Path):
     path = tmp_path / "ü.npz"
-    Predictions(some().logits, some().labels, "Skizzen – grün", "ß").save(path)
+    space = LabelSpace.identity(2)
+    Predictions(some().class_logits, some().labels, space, "Skizzen – grün", "ß").save(path)
     assert Predictions.load(path).dataset == "Skizzen – grün"
     assert Predictions.load(path).fingerprint == "ß"
 
@@ -68,7 +127,7 @@ def test_any_finite_float32_logits_survive_a_file_bit_by_bit(
 ):
     path = tmp_path_factory.mktemp("any") / "any.npz"
     some(logits).save(path)
-    np.testing.assert_array_equal(Predictions.load(path).logits, logits)
+    np.testing.assert_array_equal(Predictions.load(path).class_logits, logits)
 
 
 def test_a_missing_file_names_itself_and_the_stage_to_run(tmp_path: Path):
@@ -87,7 +146,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path, kept: int):
 def test_a_flipped_byte_among_the_logits_is_refused_by_name(tmp_path: Path):
     path = saved(tmp_path)
     content = path.read_bytes()
-    stored = some().logits.tobytes()
+    stored = some().class_logits.tobytes()
     assert content.count(stored) == 1
     path.write_bytes(content.replace(stored, bytes([stored[0] ^ 1]) + stored[1:]))
     with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
@@ -109,13 +168,36 @@ def test_a_single_array_is_refused_by_name(tmp_path: Path):
         Predictions.load(path)
 
 
-@pytest.mark.parametrize("absent", ["logits", "labels", "dataset", "fingerprint"])
+@pytest.mark.parametrize(
+    "absent", ["class_logits", "labels", "columns", "columns_of_each", "dataset", "fingerprint"]
+)
 def test_a_file_without_one_of_its_parts_names_that_part(tmp_path: Path, absent: str):
-    path = tmp_path / "part.npz"
-    parts = {**vars(some())}
+    path = saved(tmp_path)
+    parts = parts_of(path)
     del parts[absent]
     np.savez(path, **parts)
-    with pytest.raises(ValueError, match=rf"part\.npz does not hold predictions.*{absent}"):
+    with pytest.raises(ValueError, match=rf"sketch\.npz does not hold predictions.*{absent}"):
+        Predictions.load(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"columns": np.array([0, 2])},
+        {"columns": np.array([0, 0])},
+        {"columns": np.array([0])},
+        {"columns": np.array([0.0, 1.0])},
+        {"columns_of_each": np.array([2, 0])},
+        {"columns_of_each": np.array([], dtype=int)},
+        {"class_logits": np.float32(1)},
+        {"class_logits": np.zeros((2, 3), dtype=np.float32), "labels": np.array([0, 2])},
+    ],
+    ids=str,
+)
+def test_a_file_whose_label_space_does_not_fit_is_refused(tmp_path: Path, damage: dict):
+    path = saved(tmp_path)
+    np.savez(path, **(parts_of(path) | damage))
+    with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
         Predictions.load(path)
 
 
@@ -123,7 +205,8 @@ def test_a_file_whose_arrays_do_not_fit_names_the_file_and_the_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "odd.npz"
-    np.savez(path, **{**vars(some()), "labels": np.zeros(3, dtype=np.int64)})
+    some().save(path)
+    np.savez(path, **{**parts_of(path), "labels": np.zeros(3, dtype=np.int64)})
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"odd\.npz.*predictions on sketch.*do not fit"):
         Predictions.load(path)
@@ -165,6 +248,22 @@ def test_arrays_that_make_no_predictions_are_refused_with_the_sets_name(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=rf"predictions on sketch: .*{message}"):
         some(logits, labels)
+
+
+def test_logits_of_another_number_of_classes_than_the_label_space_are_refused():
+    with pytest.raises(ValueError, match=r"on sketch: logits \(2, 4\) .* label space of 5"):
+        some(np.zeros((2, 4)), np.zeros(2, dtype=int), COARSE)
+
+
+def test_labels_are_of_the_sets_own_classes():
+    with pytest.raises(ValueError, match=r"on sketch: labels must be in \[0, 2\)"):
+        some(np.zeros((2, 5)), np.array([0, 2]), COARSE)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature: float):
+    with pytest.raises(ValueError, match="temperature must be positive and finite, got"):
+        some().confidences(temperature)
 
 
 def test_confidence_is_the_largest_probability():
@@ -216,3 +315,31 @@ def test_more_temperature_lowers_confidence_and_keeps_the_class(
     assert (warm >= 1 / logits.shape[1] - 1e-12).all()
     assert (cold <= 1).all()
     np.testing.assert_array_equal(correct, still_correct)
+
+
+@given(LOGITS, st.floats(0.1, 20))
+def test_calibrated_logits_give_the_calibrated_confidences(logits: np.ndarray, temperature: float):
+    predictions = some(logits)
+    calibrated = predictions.calibrated(temperature)
+    np.testing.assert_allclose(calibrated.logits, logits.astype(float) / temperature)
+    again = Calibrated.from_logits(calibrated.logits, predictions.labels)
+    confidences, correct = predictions.confidences(temperature)
+    for one in (calibrated, again):
+        np.testing.assert_array_equal(one.confidences, confidences)
+        np.testing.assert_array_equal(one.correct, correct)
+
+
+def test_runs_on_the_same_images_can_be_compared():
+    check_same_images("sketch", {"zs": "abc", "ft": "abc"})
+    check_same_images("sketch", {"zs": "abc"})
+
+
+def test_runs_on_other_images_are_refused_with_their_names_and_the_sets():
+    with pytest.raises(ValueError, match=r"set sketch .*zs \(abc\), ft \(abc\), carot \(abd\)"):
+        check_same_images("sketch", {"zs": "abc", "ft": "abc", "carot": "abd"})
+
+
+def test_calibration_is_not_reported_where_it_was_selected():
+    check_held_out("id_test", "abc", "id_val", "abd")
+    with pytest.raises(ValueError, match="set id_test holds the images of id_val"):
+        check_held_out("id_test", "abc", "id_val", "abc")

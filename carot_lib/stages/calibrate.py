@@ -9,7 +9,7 @@ temperature.json and temperature_curve.csv to evaluations/<profile>/<run>/seed<s
 import pandas as pd
 
 from carot_lib.command import read_command
-from carot_lib.evaluation import load_evaluation
+from carot_lib.evaluation import VALIDATION, load_evaluation
 from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.predictions import Predictions
@@ -21,7 +21,7 @@ def calibrate(layout: Layout, run: str, seed: int) -> None:
     """Select and write the temperature of one run, by ECE as in the paper (Section A.1)."""
     evaluation = load_evaluation(layout)
     grid = evaluation.temperature
-    validation = Predictions.load(layout.predictions(run, seed, "id_val"))
+    validation = Predictions.load(layout.predictions(run, seed, VALIDATION))
     chosen = select_temperature(
         validation.logits,
         validation.labels,

@@ -4,55 +4,58 @@ python -m carot_lib.stages.evaluate --profile miniature --run carot --seed 0
 
 Reads predictions/<profile>/<run>/seed<seed>/ and evaluations/<profile>/<run>/seed<seed>/
 temperature.json; writes metrics.csv beside the latter: one row a metric, with its interval. The
-rows `ood` are means over the shifted sets. summary.json holds the numbers of Table 1 for
-`dvc metrics show`.
+rows `ood` are means over the shifted sets. On the validation set, which chose the temperature,
+nothing is reported with it: its only row with temperature scaling is the temperature.
+summary.json holds the numbers of Table 1 for `dvc metrics show`.
 """
 
 import json
-from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from carot_lib.bin_stats import BinStats
-from carot_lib.bootstrap import percentile_interval, replicates
+from carot_lib.bootstrap import mean_over_sets, replicates, table_with_intervals
 from carot_lib.command import read_command
-from carot_lib.evaluation import EvaluationParams, load_evaluation
+from carot_lib.evaluation import VALIDATION, EvaluationParams, load_evaluation
 from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.metrics import aurc, brier, ece_batch_mean, nll
-from carot_lib.predictions import Predictions
+from carot_lib.predictions import Calibrated, Predictions, check_held_out
 from carot_lib.schema import exit_on_bad_input
 from carot_lib.tables import COLUMNS
 
 
 def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:
-    """Write and return the metrics of one run: dataset, calibration, metric, value, low, high."""
+    """Write and return the metrics of one run: the columns of results/<profile>/metrics.csv.
+
+    Raises:
+        ValueError: a set that is reported holds the images that chose the temperature.
+    """
     params = load_evaluation(layout)
+    bootstrap = params.bootstrap
     chosen = json.loads((layout.evaluation(run, seed) / "temperature.json").read_text())
-    rows = [("id_val", "temperature", "temperature", chosen["temperature"], np.nan, np.nan)]
-    for calibration, temperature in (("none", 1.0), ("temperature", chosen["temperature"])):
-        values, resampled = {}, {}
-        for name in params.datasets:
-            predictions = Predictions.load(layout.predictions(run, seed, name))
-            values[name] = measure(predictions, temperature, params)
-            resampled[name] = replicates(
-                predictions,
-                temperature,
-                params.n_bins,
-                params.bootstrap.resamples,
-                params.bootstrap.seed,
+    values = {(VALIDATION, "temperature"): {"temperature": chosen["temperature"]}}
+    resampled = {}
+    for name in params.datasets:
+        predictions = Predictions.load(layout.predictions(run, seed, name))
+        calibrated = {"none": predictions.calibrated()}
+        if name != VALIDATION:
+            selected = chosen["selected_on"]
+            check_held_out(
+                name, predictions.fingerprint, selected["dataset"], selected["fingerprint"]
             )
-        values["ood"] = _mean([values[name] for name in params.ood])
-        resampled["ood"] = _mean([resampled[name] for name in params.ood])
-        for name, metrics in values.items():
-            for metric, value in metrics.items():
-                low, high = np.nan, np.nan
-                if metric in resampled[name]:
-                    low, high = percentile_interval(resampled[name][metric], params.bootstrap.level)
-                rows.append((name, calibration, metric, value, low, high))
-    table = pd.DataFrame(rows, columns=["dataset", "calibration", "metric", "value", "low", "high"])
+            calibrated["temperature"] = predictions.calibrated(chosen["temperature"])
+        again = replicates(
+            predictions, calibrated, params.n_bins, bootstrap.resamples, bootstrap.seed
+        )
+        for calibration, one in calibrated.items():
+            values[name, calibration] = measure(one, predictions, params)
+            resampled[name, calibration] = again[calibration]
+    for calibration in ("none", "temperature"):
+        for numbers in (values, resampled):
+            of_shifts = [numbers[name, calibration] for name in params.ood]
+            numbers["ood", calibration] = mean_over_sets(of_shifts)
+    table = table_with_intervals(values, resampled, bootstrap.level)
     table.insert(0, "run", run)
     table.insert(1, "seed", seed)
     write_text(
@@ -69,12 +72,11 @@ def summarise(table: pd.DataFrame) -> dict[str, float]:
 
 
 def measure(
-    predictions: Predictions, temperature: float, params: EvaluationParams
+    calibrated: Calibrated, predictions: Predictions, params: EvaluationParams
 ) -> dict[str, float]:
     """Every metric of one run on one set."""
-    logits = predictions.logits / np.float32(temperature)
-    labels = predictions.labels
-    stats = BinStats.from_logits(logits, labels, params.n_bins)
+    logits, labels = calibrated.logits, predictions.labels
+    stats = BinStats.from_confidences(calibrated.confidences, calibrated.correct, params.n_bins)
     return {
         "accuracy": stats.mean_accuracy(),
         "ece": stats.ece(),
@@ -90,15 +92,6 @@ def measure(
         "nll": nll(logits, labels),
         "brier": brier(logits, labels),
         "aurc": aurc(logits, labels),
-    }
-
-
-def _mean(
-    sets: list[Mapping[str, float | Float[np.ndarray, " resamples"]]],
-) -> dict[str, float | Float[np.ndarray, " resamples"]]:
-    """Unweighted mean over sets of each metric that has a mean: a p-value has none."""
-    return {
-        key: sum(one[key] for one in sets) / len(sets) for key in sets[0] if key != "ece_p_value"
     }
 
 

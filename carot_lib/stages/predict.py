@@ -22,7 +22,9 @@ def predict(layout: Layout, run: str, seed: int) -> None:
     for name in load_evaluation(layout).datasets:
         dataset = read_set(layout.data, name)
         logits = predict_logits(classifier, dataset, pick_device())
-        predictions = Predictions(logits, dataset.labels, name, dataset.fingerprint)
+        predictions = Predictions(
+            logits, dataset.labels, dataset.label_space, name, dataset.fingerprint
+        )
         predictions.save(layout.predictions(run, seed, name))
 
 

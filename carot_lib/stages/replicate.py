@@ -6,8 +6,8 @@ Reads predictions/<profile>/, evaluations/<profile>/ and data/paper/; writes
 results/<profile>/replication.csv and differences.csv, each run against CaRot.
 """
 
+import itertools
 import json
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -16,65 +16,77 @@ from carot_lib.bin_stats import BinStats
 from carot_lib.bootstrap import replicates
 from carot_lib.claims import CLAIMS
 from carot_lib.command import read_command
-from carot_lib.evaluation import load_evaluation, load_rows
+from carot_lib.evaluation import EvaluationParams, load_evaluation, load_rows
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.predictions import Predictions
+from carot_lib.predictions import Predictions, check_same_images
 from carot_lib.schema import exit_on_bad_input
 from carot_lib.tables import TABLE2_RUNS
 from carot_lib.verdicts import Value, differences, judge, resample_seeds
 
 
 def replicate(layout: Layout) -> pd.DataFrame:
-    """Judge every claim and write the report."""
-    params, seeds = load_evaluation(layout), load_rows(layout).seeds
-    bootstrap = params.bootstrap
-    sets_of = {"id_test": ["id_test"], "ood": params.ood}
+    """Judge every claim and write the report.
 
-    @cache
-    def measured(
-        run: str, seed: int, name: str, calibration: str
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        predictions = Predictions.load(layout.predictions(run, seed, name))
-        temperature = 1.0
-        if calibration == "temperature":
+    Raises:
+        ValueError: the runs were not all predicted on the same images of a set.
+    """
+    params, rows, seeds = load_evaluation(layout), load_rows(layout).rows, load_rows(layout).seeds
+    sets_of = {"id_test": ["id_test"], "ood": params.ood}
+    measured = {}
+    for name in ["id_test", *params.ood]:
+        fingerprints = {}
+        for run, seed in itertools.product(rows, seeds):
+            predictions = Predictions.load(layout.predictions(run, seed, name))
+            fingerprints[f"{run}, seed {seed}"] = predictions.fingerprint
+            check_same_images(name, fingerprints)
             chosen = (layout.evaluation(run, seed) / "temperature.json").read_text()
             temperature = json.loads(chosen)["temperature"]
-        stats = BinStats.from_confidences(*predictions.confidences(temperature), params.n_bins)
-        resampled = replicates(
-            predictions, temperature, params.n_bins, bootstrap.resamples, bootstrap.seed
-        )
-        return {"accuracy": stats.mean_accuracy(), "ece": stats.ece()}, resampled
+            measured[run, seed, name] = measure(predictions, temperature, params)
 
     def value(run: str, dataset: str, metric: str, calibration: str) -> float:
-        return float(
-            np.mean(
-                [
-                    measured(run, seed, name, calibration)[0][metric]
-                    for seed in seeds
-                    for name in sets_of[dataset]
-                ]
-            )
-        )
+        numbers = [
+            measured[run, seed, name][calibration][0][metric]
+            for seed in seeds
+            for name in sets_of[dataset]
+        ]
+        return float(np.mean(numbers))
 
     def resampled(run: str, dataset: str, metric: str, calibration: str) -> np.ndarray:
         of_seeds = [
             np.mean(
-                [measured(run, seed, name, calibration)[1][metric] for name in sets_of[dataset]],
+                [measured[run, seed, name][calibration][1][metric] for name in sets_of[dataset]],
                 axis=0,
             )
             for seed in seeds
         ]
-        return resample_seeds(np.array(of_seeds), bootstrap.seed)
+        return resample_seeds(np.array(of_seeds), params.bootstrap.seed)
 
-    rows = load_rows(layout).rows
-    against = differences(
-        [run for run in rows if run != "carot"], "carot", value, resampled, bootstrap.level
-    )
+    level = params.bootstrap.level
+    others = [run for run in rows if run != "carot"]
+    against = differences(others, "carot", value, resampled, level)
     write_text(layout.results / "differences.csv", against.to_csv(index=False, float_format="%.6f"))
-    report = judge(CLAIMS, value, resampled, published(layout), bootstrap.level, len(seeds))
+    report = judge(CLAIMS, value, resampled, published(layout), level, len(seeds))
     write_text(layout.results / "replication.csv", report.to_csv(index=False, float_format="%.6f"))
     return report
+
+
+def measure(
+    predictions: Predictions, temperature: float, params: EvaluationParams
+) -> dict[str, tuple[dict[str, float], dict[str, np.ndarray]]]:
+    """Accuracy and ECE, and their replicates, without and with temperature scaling."""
+    calibrated = {
+        "none": predictions.calibrated(),
+        "temperature": predictions.calibrated(temperature),
+    }
+    bootstrap, n_bins = params.bootstrap, params.n_bins
+    again = replicates(predictions, calibrated, n_bins, bootstrap.resamples, bootstrap.seed)
+    numbers = {}
+    for name, one in calibrated.items():
+        stats = BinStats.from_confidences(one.confidences, one.correct, n_bins)
+        values = {"accuracy": stats.mean_accuracy(), "ece": stats.ece()}
+        numbers[name] = values, again[name]
+    return numbers
 
 
 def published(layout: Layout) -> Value:
