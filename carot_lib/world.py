@@ -246,7 +246,11 @@ def _photo(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
 
 
 def _poster(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
-    """Flat colours; the ink or the ground carries stripes or a check in a third colour."""
+    """Flat colours, and stripes or a check that lie on the ink alone or on the whole poster.
+
+    The pattern is one step in colour, added to whatever it lies on: a pattern of the ground shows
+    through the ink.
+    """
     n, size = len(ink), ink.shape[-1]
     ground, colour = _colours(n, recipe.contrast, generator)
     row = torch.arange(size)
