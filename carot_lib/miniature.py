@@ -147,13 +147,19 @@ def handwritten(
 ) -> tuple[UInt8[np.ndarray, "n size size 3"], Int[np.ndarray, " n"], dict]:
     """scikit-learn's 1,797 scanned digits, 8 x 8 pixels, enlarged with a margin; dark on white.
 
+    Raises:
+        ValueError: a digit is not among the classes.
+
     Source: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI), test part.
     """
     from sklearn.datasets import load_digits  # here: it takes a second, and one stage needs it
 
-    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    names = [f"digit {word}" for word in words]
     position = {pictogram.name: i for i, pictogram in enumerate(classes)}
-    columns = [[position[f"digit {name}"]] for name in names]
+    if missing := [name for name in names if name not in position]:
+        raise ValueError(f"set handwritten: not among the classes: {', '.join(missing)}")
+    columns = [[position[name]] for name in names]
     digits = load_digits()
     order = np.argsort(digits.target, kind="stable")
     ink = torch.from_numpy(digits.images[order] / 16).float()[:, None]
@@ -162,7 +168,7 @@ def handwritten(
     ink = F.pad(ink, (margin, image_size - ink.shape[-1] - margin) * 2)
     grey = ((1 - 0.8 * ink) * 255).round().to(torch.uint8)
     images = grey.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous().numpy()
-    own = {"names": [f"digit {name}" for name in names], "columns": columns}
+    own = {"names": names, "columns": columns}
     return images, digits.target[order].astype(np.int64), own
 
 

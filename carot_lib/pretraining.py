@@ -83,12 +83,20 @@ class Web:
         params: mix, share of wrong captions, batch size.
         data: recipes and size of the pictures.
         pictograms: what is shown, the in-distribution classes among them.
+
+    Raises:
+        ValueError: the mix names a recipe that is not there, or a batch is too small for it.
     """
 
     def __init__(
         self, params: PretrainingParams, data: PictogramParams, pictograms: Sequence[Pictogram]
     ):
+        if unknown := sorted(set(params.mix) - set(data.recipes)):
+            raise ValueError(f"pretrained.mix: no recipes named {unknown}")
         self.params, self.data = params, data
+        if min(self._counts(params.batch_size).values()) < 1:
+            size = params.batch_size
+            raise ValueError(f"pretrained.batch_size: {size} pictures are too few for the mix")
         self.stencils = Stencils(pictograms, data.faces)
         templates = clip_templates()
         names = [pictogram.name for pictogram in pictograms]
