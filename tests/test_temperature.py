@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from carot_lib import temperature
 from carot_lib.metrics import nll
 from carot_lib.temperature import TemperatureChoice, direct_ece, select_temperature, sweep
 
@@ -139,7 +140,7 @@ def test_ece_choice_is_the_best_of_the_grid_by_the_formula(seed: int):
 @pytest.mark.parametrize("n_bins", [1, 10, 15])
 def test_sweep_is_the_formula_at_every_temperature(n: int, classes: int, n_bins: int):
     logits, labels = sample(n, classes)
-    grid = np.round(np.arange(50, 1001) / 100, 10)
+    grid = np.arange(50, 1001, 13) / 100
     eces, nlls = sweep(logits, labels, grid, n_bins)
     direct = [direct_ece(logits, labels, t, n_bins) for t in grid]
     np.testing.assert_allclose(eces, direct, atol=1e-6)
@@ -158,6 +159,52 @@ def test_sweep_is_the_formula_for_any_logits_and_ends(
     direct = [direct_ece(logits, labels, t, 1) for t in grid]
     np.testing.assert_allclose(eces, direct, atol=1e-4)
     assert (nlls >= 0).all()
+
+
+def cliffs(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """One class far above 999 equal ones: the confidence falls as steeply as it can."""
+    logits = np.zeros((n, 1000), np.float32)
+    logits[:, 0] = np.linspace(0, 40, n)
+    return logits, np.arange(n) % 2
+
+
+def test_sweep_follows_the_steepest_confidences_there_are():
+    logits, labels = cliffs()
+    grid = np.arange(50, 1001, 13) / 100
+    eces, _ = sweep(logits, labels, grid, 1)
+    direct = [direct_ece(logits, labels, t, 1) for t in grid]
+    np.testing.assert_allclose(eces, direct, atol=1e-6)
+
+
+def test_the_choice_is_exact_where_interpolation_is_hardest():
+    check_choice(select_temperature(*cliffs(), step=0.1), *cliffs())
+
+
+def test_the_choice_is_exact_even_if_the_interpolation_were_not(monkeypatch: pytest.MonkeyPatch):
+    # a curve that is wrong by up to .02, fifty times the margin that is recomputed at first
+    noise = np.random.default_rng(0).uniform(-0.02, 0.02, size=191)
+
+    def wrong(*args: object) -> tuple[np.ndarray, np.ndarray]:
+        eces, nlls = sweep(*args)
+        return eces + noise, nlls
+
+    monkeypatch.setattr(temperature, "sweep", wrong)
+    logits, labels = sample()
+    check_choice(select_temperature(logits, labels, step=0.05), logits, labels)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, threads: int):
+    logits, labels = sample(n=3000, classes=20, dtype=np.float32)
+    grid = np.arange(50, 1001, 50) / 100
+    expected = sweep(logits, labels, grid, 10)
+    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    for ours, same in zip(sweep(logits, labels, grid, 10), expected, strict=True):
+        np.testing.assert_array_equal(ours, same)
+
+
+def test_the_choice_says_on_what_it_was_made():
+    assert select_temperature(*sample(), selected_on="id_val").selected_on == "id_val"
 
 
 def test_sweep_of_single_precision_logits_is_the_formula_but_for_rounding():
@@ -255,12 +302,18 @@ def test_nothing_given_is_changed():
         {"high": float("nan")},
         {"step": 0.0},
         {"step": -0.1},
+        {"step": float("nan")},
     ],
     ids=str,
 )
 def test_a_bad_grid_is_refused(grid: dict[str, float]):
     with pytest.raises(ValueError, match="need 0 < low < high and step > 0"):
         select_temperature(*sample(), **grid)
+
+
+def test_a_grid_too_fine_to_be_meant_is_refused():
+    with pytest.raises(ValueError, match="step 1e-09 makes more than 100000 temperatures"):
+        select_temperature(*sample(), step=1e-9)
 
 
 def test_an_unknown_criterion_is_refused(monkeypatch: pytest.MonkeyPatch):
