@@ -171,13 +171,19 @@ def matrices(
         words: what each image shows and each caption names.
         limit: value of full ink; larger ones are cut off.
     """
+    axes = list(axes)
     for i, (ax, (title, matrix)) in enumerate(zip(axes, panels.items(), strict=True)):
-        ax.imshow(matrix, cmap="Blues", vmin=0, vmax=limit, interpolation="nearest")
+        shades = ax.imshow(matrix, cmap="Blues", vmin=0, vmax=limit, interpolation="nearest")
         ax.set_title(title, size=8.5)
         ax.set_xticks(range(len(words)), words, rotation=90, size=5.5)
         ax.set_yticks(range(len(words)), words if i == 0 else [], size=5.5)
+        ax.set_xlabel("captions", size=7)
+        ax.set_ylabel("images" if i == 0 else "", size=7)
         ax.tick_params(length=0, pad=2)
         ax.spines[:].set_visible(True)
+    bar = axes[0].figure.colorbar(shades, ax=axes, shrink=0.5, aspect=14, pad=0.01)
+    bar.ax.tick_params(length=2, labelsize=6)
+    bar.outline.set_visible(False)
 
 
 def training_curves(axes: Iterable[Axes], histories: Mapping[str, pd.DataFrame]) -> None:
