@@ -6,25 +6,32 @@ kept in fixed point: integers add up to the same bits whatever the batches, thei
 number of processes.
 """
 
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.stats import binom, norm
 
 from carot_lib.label_space import LabelSpace
+from carot_lib.scores import (
+    Array,
+    Scores,
+    as_array,
+    check_confidences,
+    check_fraction,
+    check_integer,
+    top_confidences,
+)
+from carot_lib.scores import check_scores as check_scores  # where others look for it
 
-FIXED_POINT = 2**40  # one unit of confidence; exact for 8 million samples a bin
-ROWS = 4096  # of logits at a time: bounds the memory
+FIXED_POINT = 2**40  # one unit of confidence
+FULL = 2**23  # samples in a bin whose sum of confidences might no longer fit into int64
 FEW = 30  # samples in a bin below which a normal approximation is too coarse
+DRAWS = 2**20  # of the null distribution at a time: bounds the memory
 
-Array = Any  # a numpy array or a torch tensor
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BinStats:
     """Predictions grouped by confidence into bins of equal width.
 
@@ -38,29 +45,40 @@ class BinStats:
 
     state: Int[np.ndarray, "4 bins"]
 
+    def __post_init__(self) -> None:
+        state = self.state
+        if state.dtype != np.int64 or state.ndim != 2 or len(state) != 4 or not state.size:
+            raise ValueError(f"state must be int64 [4, bins], got {state.dtype} {state.shape}")
+        if state[0].max() >= FULL:
+            raise ValueError(f"state: a bin holds {FULL} samples or more, too many for exact sums")
+
     @classmethod
-    def from_confidences(cls, confidences: Array, correct: Array, n_bins: int = 10) -> "BinStats":
+    def empty(cls, n_bins: SupportsIndex = 10) -> "BinStats":
+        """No samples yet: the neutral element, to which batches are added in a loop."""
+        return cls(np.zeros((4, check_integer(n_bins, "n_bins")), dtype=np.int64))
+
+    @classmethod
+    def from_confidences(
+        cls, confidences: Array, correct: Array, n_bins: SupportsIndex = 10
+    ) -> "BinStats":
         """From the confidence of each prediction in [0, 1] and whether it was right.
 
         Raises:
-            ValueError: nothing is given, lengths differ, or a confidence is outside [0, 1] (logits
-                go through `from_logits`).
+            ValueError: none are given, lengths differ, or a confidence is outside [0, 1].
             TypeError: `correct` holds something else than truth values.
         """
-        if not isinstance(n_bins, int) or n_bins < 1:
-            raise ValueError(f"n_bins must be a positive integer, got {n_bins!r}")
+        state = cls.empty(n_bins).state
         confidences, correct = check_confidences(confidences, correct)
         bins = bin_of(confidences, n_bins)
         fixed = np.round(confidences * FIXED_POINT).astype(np.int64)
         squares = np.round(confidences**2 * FIXED_POINT).astype(np.int64)
-        state = np.zeros((4, n_bins), dtype=np.int64)
         for row, values in enumerate((np.ones_like(fixed), correct.astype(int), fixed, squares)):
             np.add.at(state[row], bins, values)
         return cls(state)
 
     @classmethod
     def from_probabilities(
-        cls, probabilities: Array, labels: Array, n_bins: int = 10
+        cls, probabilities: Array, labels: Array, n_bins: SupportsIndex = 10
     ) -> "BinStats":
         """From class probabilities, [N, K], whose rows sum to 1, and labels.
 
@@ -68,20 +86,23 @@ class BinStats:
             ValueError: a value outside [0, 1], a row that does not sum to 1 within 1e-3, or as
                 for `from_logits`.
         """
-        probabilities, labels = check_scores(probabilities, labels, "probabilities")
-        if probabilities.min() < 0 or probabilities.max() > 1 + 1e-6:
-            raise ValueError("probabilities must be in [0, 1]; did you pass logits?")
-        if (off := np.abs(probabilities.sum(axis=1, dtype=np.float64) - 1).max()) > 1e-3:
-            raise ValueError(f"rows of probabilities must sum to 1, one is off by {off:.3g}")
-        confidences = np.minimum(probabilities.max(axis=1), 1)
-        return cls.from_confidences(confidences, probabilities.argmax(axis=1) == labels, n_bins)
+
+        def reduce(part: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            if part.min() < 0 or part.max() > 1 + 1e-6:
+                raise ValueError("probabilities must be in [0, 1]; did you pass logits?")
+            if (off := np.abs(part.sum(axis=1, dtype=np.float64) - 1).max()) > 1e-3:
+                raise ValueError(f"rows of probabilities must sum to 1, one is off by {off:.3g}")
+            return np.minimum(part.max(axis=1), 1), part.argmax(axis=1) == truth
+
+        found = Scores(probabilities, labels, "probabilities").per_sample(reduce)
+        return cls.from_confidences(*found, n_bins)
 
     @classmethod
     def from_logits(
         cls,
         logits: Array,
         labels: Array,
-        n_bins: int = 10,
+        n_bins: SupportsIndex = 10,
         temperature: float = 1.0,
         label_space: LabelSpace | None = None,
     ) -> "BinStats":
@@ -95,17 +116,51 @@ class BinStats:
             label_space: applied before the softmax; labels are then in its classes.
 
         Raises:
-            ValueError: empty, of the wrong shape, not finite, or a label out of range.
-            TypeError: labels that are no integers.
+            ValueError: empty, of the wrong shape, not finite, a label out of range, or a
+                temperature that is not positive.
+            TypeError: labels that are no integers, or logits that are no real numbers.
         """
         confidences, correct = top_confidences(logits, labels, temperature, label_space)
         return cls.from_confidences(confidences, correct, n_bins)
 
     def __add__(self, other: "BinStats") -> "BinStats":
         """Statistics of both samples together, bit by bit as if computed at once."""
+        if not isinstance(other, BinStats):
+            return NotImplemented
         if self.n_bins != other.n_bins:
             raise ValueError(f"cannot add {self.n_bins} bins and {other.n_bins} bins")
         return BinStats(self.state + other.state)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same bits."""
+        return isinstance(other, BinStats) and np.array_equal(self.state, other.state)
+
+    def all_reduce(self, group: Any = None) -> "BinStats":
+        """Statistics of all processes of a `torch.distributed` group together, on each of them.
+
+        Bit by bit as if one process had seen all samples. Every process has to call it; one
+        without samples brings `BinStats.empty`. Where no group is initialised: itself.
+
+        Args:
+            group: a process group, on CPU (gloo) or GPU (nccl); None: all processes.
+
+        Raises:
+            ValueError: the processes do not have the same number of bins.
+        """
+        # not above: the stages that judge saved predictions start without torch, in a moment
+        import torch
+        import torch.distributed as dist
+
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
+        bins = torch.tensor([self.n_bins, -self.n_bins], device=device)
+        dist.all_reduce(bins, dist.ReduceOp.MAX, group)  # most bins, and minus the fewest
+        if bins.sum() != 0:
+            raise ValueError("n_bins differs between the processes of the group")
+        state = torch.tensor(self.state, device=device)
+        dist.all_reduce(state, dist.ReduceOp.SUM, group)
+        return BinStats(state.cpu().numpy())
 
     @property
     def n_bins(self) -> int:
@@ -122,6 +177,8 @@ class BinStats:
         """Samples in each bin."""
         return self.state[0]
 
+    # what follows raises ValueError if there are no samples
+
     @property
     def accuracy(self) -> Float[np.ndarray, " bins"]:
         """Accuracy in each bin; NaN where it is empty."""
@@ -133,15 +190,18 @@ class BinStats:
         return self._per_sample(self.state[2] / FIXED_POINT)
 
     def mean_accuracy(self) -> float:
-        """Share of right predictions."""
-        return float(self.state[1].sum() / self.n)
+        """Share of right predictions, in [0, 1]."""
+        return float(self.state[1].sum() / self._some())
 
     def mean_confidence(self) -> float:
-        """Mean confidence of all predictions."""
-        return float(self.state[2].sum() / FIXED_POINT / self.n)
+        """Mean confidence of all predictions, in [0, 1]."""
+        return float(self.state[2].sum() / FIXED_POINT / self._some())
 
     def signed_gap(self) -> float:
-        """Mean confidence minus accuracy: above 0 is over-confident, below 0 under-confident."""
+        """Mean confidence minus accuracy, in [-1, 1]: above 0 over-confident, below 0 under.
+
+        Source: the gap of Guo et al. 2017, Figure 1.
+        """
         return self.mean_confidence() - self.mean_accuracy()
 
     def ece(self) -> float:
@@ -149,66 +209,95 @@ class BinStats:
 
         In [0, 1]. Source: Naeini et al. 2015; Guo et al. 2017, Eq. 3; CaRot, Eq. 3.
         """
-        return float(np.abs(self._gaps()).sum() / self.n)
+        return float(np.abs(self._gaps()).sum() / self._some())
 
     def rmsce(self) -> float:
-        """Root mean squared calibration error, in [ECE, 1]."""
-        filled = self.count > 0
-        squares = self._gaps()[filled] ** 2 / self.count[filled]
-        return float(np.sqrt(squares.sum() / self.n))
+        """Root mean squared calibration error, in [ECE, 1].
 
-    def mce(self) -> float:
-        """Maximum calibration error: the largest gap of a bin that is not empty, in [ECE, 1]."""
-        return float(np.nanmax(np.abs(self.accuracy - self.confidence)))
+        Source: Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier Exposure".
+        """
+        n, filled = self._some(), self.count > 0
+        squares = self._gaps()[filled] ** 2 / self.count[filled]
+        return float(np.sqrt(squares.sum() / n))
+
+    def mce(self, min_count: SupportsIndex = 1) -> float:
+        """Maximum calibration error: the largest gap of a bin, in [0, 1]; of all bins, >= ECE.
+
+        Args:
+            min_count: bins of fewer samples are left out: their gap is mostly noise.
+
+        Raises:
+            ValueError: no bin holds so many.
+
+        Source: Naeini et al. 2015; Guo et al. 2017, Eq. 5.
+        """
+        self._some()
+        large = self.count >= check_integer(min_count, "min_count", most=FULL)
+        if not large.any():
+            raise ValueError(f"no bin holds min_count = {min_count} samples")
+        return float(np.abs(self.accuracy - self.confidence)[large].max())
 
     def ece_debiased(self) -> float:
-        """Root of the squared calibration error without its upward bias; 0 if that is negative.
+        """Root of the squared calibration error without its upward bias, in [0, 1].
 
-        Bins of a single sample cannot be corrected and count 0.
-
-        Source: Kumar et al. 2019, "Verified Uncertainty Calibration", Definition 6.1 (debiased
-        estimator of the squared error).
+        0 where the unbiased square is negative. Bins of one sample cannot be corrected: they count
+        0. Source: Kumar et al. 2019, "Verified Uncertainty Calibration", Definition 6.1.
         """
-        many = self.count > 1
+        total, many = self._some(), self.count > 1
         n, accuracy, confidence = self.count[many], self.accuracy[many], self.confidence[many]
         squares = (confidence - accuracy) ** 2 - accuracy * (1 - accuracy) / (n - 1)
-        return float(np.sqrt(max(0.0, (n * squares).sum() / self.n)))
+        return float(np.sqrt(max(0.0, (n * squares).sum() / total)))
 
     def noise_floor(self) -> float:
-        """ECE that a perfectly calibrated model with these confidences has on average.
+        """ECE that a perfectly calibrated model with these confidences has on average, in [0, 1].
 
         Each bin's gap is then close to normal with variance sum c (1 - c), whose mean absolute
         value is sqrt(2 / pi) standard deviations.
         """
-        return float(np.sqrt(2 / np.pi) * np.sqrt(self._variance()).sum() / self.n)
+        return float(np.sqrt(2 / np.pi) * np.sqrt(self._variance()).sum() / self._some())
 
-    def test(self, seed: int = 0, resamples: int = 20_000) -> float:
+    def test(self, seed: SupportsIndex = 0, resamples: SupportsIndex = 20_000) -> float:
         """p-value of "perfectly calibrated": how often chance alone gives so large an ECE.
 
-        Normal approximation of each bin's sum, so it costs milliseconds; in (0, 1].
+        Normal approximation of each bin's sum, so it costs milliseconds; in (0, 1], and at least
+        1 / (1 + resamples).
         """
-        generator = np.random.default_rng(seed)
-        gaps = generator.normal(size=(resamples, self.n_bins)) * np.sqrt(self._variance())
-        null = np.abs(gaps).sum(axis=1) / self.n
-        return float((1 + (null >= self.ece()).sum()) / (1 + resamples))
+        generator = np.random.default_rng(check_integer(seed, "seed", least=0, most=2**63))
+        resamples, ece = check_integer(resamples, "resamples", most=10**6), self.ece()
+        spread, at_once = np.sqrt(self._variance()), max(1, DRAWS // self.n_bins)
+        as_large = 0
+        for start in range(0, resamples, at_once):
+            gaps = generator.normal(size=(min(at_once, resamples - start), self.n_bins))
+            gaps *= spread
+            as_large += (np.abs(gaps, out=gaps).sum(axis=1) / self.n >= ece).sum()
+        return float((1 + as_large) / (1 + resamples))
 
     def consistency(
         self, level: float = 0.95
     ) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
-        """Range of each bin's accuracy that chance alone explains, if it is calibrated.
+        """Range of each bin's accuracy, in [0, 1], that chance alone explains, if it is calibrated.
 
-        NaN where a bin is empty. Exact binomial quantiles at the mean confidence for bins of fewer
-        than 30 samples. Source: Bröcker and Smith 2007.
+        NaN where a bin is empty. `level` is the share of calibrated models that fall into it, in
+        (0, 1). Exact binomial quantiles at the mean confidence for bins of fewer than 30 samples.
+
+        Source: Bröcker and Smith 2007.
         """
+        if check_fraction(level, "level") in (0, 1):
+            raise ValueError(f"level must be inside (0, 1), got {level}")
         tail = (1 - level) / 2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            spread = np.sqrt(self._variance()) / self.count
-        width = norm.ppf(1 - tail) * spread
-        low, high = np.clip(self.confidence - width, 0, 1), np.clip(self.confidence + width, 0, 1)
+        centre = self.confidence
+        width = norm.ppf(1 - tail) * self._per_sample(np.sqrt(self._variance()))
+        low, high = np.clip(centre - width, 0, 1), np.clip(centre + width, 0, 1)
         few = (self.count > 0) & (self.count < FEW)
-        low[few] = binom.ppf(tail, self.count[few], self.confidence[few]) / self.count[few]
-        high[few] = binom.ppf(1 - tail, self.count[few], self.confidence[few]) / self.count[few]
+        low[few] = binom.ppf(tail, self.count[few], centre[few]) / self.count[few]
+        high[few] = binom.ppf(1 - tail, self.count[few], centre[few]) / self.count[few]
         return low, high
+
+    def _some(self) -> int:
+        """Number of samples, of which there must be some."""
+        if not self.n:
+            raise ValueError("no samples: an empty state has no statistics")
+        return self.n
 
     def _gaps(self) -> Float[np.ndarray, " bins"]:
         """Sum of confidences minus right samples, in each bin."""
@@ -219,93 +308,21 @@ class BinStats:
         return np.maximum(self.state[2] - self.state[3], 0) / FIXED_POINT
 
     def _per_sample(self, sums: np.ndarray) -> Float[np.ndarray, " bins"]:
+        self._some()
         empty = self.count == 0
         return np.where(empty, np.nan, sums / np.where(empty, 1, self.count))
 
 
-def bin_of(confidences: Float[np.ndarray, "..."], n_bins: int) -> Int[np.ndarray, "..."]:
-    """Which right-closed bin each confidence falls into; both ends are clamped."""
-    edges = np.arange(1, n_bins) / n_bins
-    return np.searchsorted(edges, confidences, side="left")
-
-
-def top_confidences(
-    logits: Array, labels: Array, temperature: float = 1.0, label_space: LabelSpace | None = None
-) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
-    """Largest softmax probability of each sample, float64, and whether that class was right.
-
-    Ties go to the lower class. Raises as `BinStats.from_logits`.
-    """
-    if not temperature > 0 or not np.isfinite(temperature):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    logits, labels = check_scores(logits, labels, "logits", label_space)
-    confidences = np.empty(len(logits))
-    for start in range(0, len(logits), ROWS):
-        part = np.ascontiguousarray(logits[start : start + ROWS])  # one order of summation
-        differences = (part - part.max(axis=1, keepdims=True)) / np.asarray(temperature, part.dtype)
-        confidences[start : start + ROWS] = 1 / np.exp(differences).sum(axis=1, dtype=np.float64)
-    return confidences, logits.argmax(axis=1) == labels
-
-
-def check_scores(
-    scores: Array, labels: Array, name: str, label_space: LabelSpace | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits or probabilities and their labels as numpy arrays that fit together.
+def bin_of(confidences: Float[np.ndarray, "..."], n_bins: SupportsIndex) -> Int[np.ndarray, "..."]:
+    """Which right-closed bin each confidence falls into; both ends are clamped.
 
     Raises:
-        ValueError: empty, of the wrong shape, not finite, or a label out of range.
-        TypeError: labels that are no integers, or scores that are no real numbers.
+        ValueError: a confidence is NaN, or `n_bins` is no positive integer.
     """
-    scores, labels = _as_array(scores), _as_array(labels)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"{name} must be [N, K] with N, K >= 1, got shape {list(scores.shape)}")
-    if scores.dtype.kind != "f":
-        raise TypeError(f"{name} must be floating-point numbers, got {scores.dtype}")
-    if scores.dtype == np.float16:
-        warnings.warn(
-            f"{name} have 16 bits: their rounding shows in the calibration error", stacklevel=4
-        )
-        scores = scores.astype(np.float32)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if labels.shape != scores.shape[:1]:
-        raise ValueError(f"labels {list(labels.shape)} do not fit {name} {list(scores.shape)}")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{name} must be finite; a masked class belongs in `label_space`")
-    if label_space is not None:
-        scores = label_space.project(scores)
-    if labels.min() < 0 or labels.max() >= scores.shape[1]:
-        found = f"got {labels.min()} to {labels.max()}"
-        raise ValueError(f"labels must be in [0, {scores.shape[1]}), {found}")
-    return scores, labels
-
-
-def check_confidences(confidences: Array, correct: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences as float64 and truth values as bool, of one length.
-
-    Raises:
-        ValueError: empty, of different lengths, or a confidence outside [0, 1].
-        TypeError: `correct` holds something else than truth values.
-    """
-    confidences = _as_array(confidences).astype(np.float64)
-    correct = _as_array(correct)
-    if confidences.ndim != 1 or not len(confidences):
-        raise ValueError(f"confidences must be [N] with N >= 1, got {list(confidences.shape)}")
-    if correct.shape != confidences.shape:
-        raise ValueError(f"correct {list(correct.shape)} does not fit {list(confidences.shape)}")
-    if correct.dtype != bool and not np.isin(correct, (0, 1)).all():
-        raise TypeError("correct must hold truth values")
-    if not ((confidences >= 0) & (confidences <= 1)).all():
-        raise ValueError("confidences must be in [0, 1]; did you pass logits?")
-    return confidences, correct.astype(bool)
-
-
-def _as_array(values: Array | Sequence) -> np.ndarray:
-    """A numpy array of whatever holds numbers; tensors leave their device and their graph."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if "bfloat16" in str(values.dtype):  # numpy does not know it; say so as for 16-bit floats
-            values = values.float()
-            warnings.warn("16-bit input: its rounding shows in the calibration error", stacklevel=5)
-        values = values.numpy()
-    return np.asarray(values)
+    confidences = as_array(confidences, "confidences")
+    if confidences.dtype.kind != "f":
+        raise TypeError(f"confidences must be floating-point numbers, got {confidences.dtype}")
+    if confidences.size and np.isnan(confidences.min()):
+        raise ValueError("confidences must be numbers, some are NaN")
+    n_bins = check_integer(n_bins, "n_bins")
+    return np.searchsorted(np.arange(1, n_bins) / n_bins, confidences, side="left")
