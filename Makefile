@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export GOMP_SPINCOUNT := 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lab search lint clean
+.PHONY: help setup repro test bench lab search lint clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tabl
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
+
+bench: $(READY)  ## measure the calibration code against its peers (five minutes, an idle machine)
+	$(BIN)/python -m benchmarks.calibration
 
 lab: $(READY)  ## open JupyterLab at the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -1,0 +1,1 @@
+"""What is fast, and by how much: ratios measured in one run; `make bench`."""
