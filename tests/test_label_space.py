@@ -2,6 +2,7 @@
 
 import json
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,6 +37,24 @@ def test_a_class_of_several_columns_takes_their_largest_logit():
     # max(1, 2) = 2 and 5 alone; max(7, 3) = 7 and 0 alone.
     space = LabelSpace(4, ((0, 2), (1,)))
     np.testing.assert_array_equal(space.project(LOGITS), [[2.0, 5.0], [7.0, 0.0]])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_projection_is_the_maximum_over_each_classs_columns(n_classes, seed):
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(n_classes)[: generator.integers(1, n_classes + 1)]
+    cuts = np.flatnonzero(generator.random(len(order) - 1) < 0.5) + 1
+    columns = tuple(tuple(group.tolist()) for group in np.split(order, cuts))
+    logits = generator.normal(size=(7, n_classes))
+    projected = LabelSpace(n_classes, columns).project(logits)
+    by_hand = np.stack([logits[:, list(group)].max(axis=1) for group in columns], axis=1)
+    np.testing.assert_array_equal(projected, by_hand)
+
+
+def test_projection_of_no_samples_is_no_samples():
+    for columns in (((0,), (2,)), ((0, 1), (2,)), ((0,), (1,), (2,), (3,))):
+        assert LabelSpace(4, columns).project(np.zeros((0, 4))).shape == (0, len(columns))
 
 
 def test_projection_keeps_the_precision_and_leaves_its_input_alone():
@@ -88,6 +107,58 @@ def test_a_column_that_the_classifier_lacks_is_refused(columns):
 def test_logits_of_another_number_of_classes_are_refused(columns):
     with pytest.raises(ValueError, match="logits have 3 columns, not 4"):
         LabelSpace(4, columns).project(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 4, 1)])
+def test_logits_of_a_wrong_shape_are_refused(shape, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"logits have shape .* columns, not 4"):
+        LabelSpace(4, ((0,),)).project(np.zeros(shape))
+
+
+@pytest.fixture
+def _as_in_use(monkeypatch):
+    """No checker of signatures stands before the functions."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("n_classes", [0, -1, 4.0, True, None, "4", np.nan])
+def test_a_number_of_classes_that_is_none_is_refused(n_classes):
+    for make in (LabelSpace.identity, lambda n: LabelSpace(n, ((0,),))):
+        with pytest.raises(ValueError, match="n_classes must be a positive integer"):
+            make(n_classes)
+    with pytest.raises(ValueError, match="n_classes must be a positive integer"):
+        label_space_of(None, n_classes)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize(
+    "columns", [[[0]], ([0],), (0, 1), ((0.0,),), (("0",),), ((True,),), ((None,),), None, 3, "01"]
+)
+def test_columns_that_are_no_integers_in_tuples_are_refused(columns):
+    with pytest.raises(TypeError, match="columns must be integers in tuples"):
+        LabelSpace(4, columns)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("columns", [[0, 1], None, 3, [[0.5]], ["01"], [[True]], [[[0]]]])
+def test_lists_that_hold_no_lists_of_integers_are_refused(columns):
+    with pytest.raises(TypeError, match="columns must be"):
+        as_columns(columns)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+def test_columns_may_be_integers_of_numpy():
+    space = LabelSpace(4, as_columns(np.array([[3, 0], [1, 2]])))
+    np.testing.assert_array_equal(space.project(LOGITS), [[4.0, 5.0], [7.0, 3.0]])
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("own", [{}, {"names": ["cat"]}, [[0]], "columns", 3])
+def test_what_states_no_columns_is_refused(own):
+    with pytest.raises(ValueError, match="own must be a mapping that holds `columns`"):
+        label_space_of(own, 4)
 
 
 def test_labels_are_counted_in_the_own_classes():
