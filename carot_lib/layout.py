@@ -40,6 +40,10 @@ class Layout:
         """The classifier of one run, and the history of its training."""
         return self.root / "models" / self.profile / run / f"seed{seed}"
 
+    def checkpoint(self, run: str, seed: int) -> Path:
+        """The state of an unfinished training, outside the results: DVC removes those first."""
+        return self.root / "checkpoints" / self.profile / run / f"seed{seed}"
+
     def predictions(self, run: str, seed: int, dataset: str) -> Path:
         """Logits and labels of one run on one set."""
         folder = self.root / "predictions" / self.profile / run / f"seed{seed}"

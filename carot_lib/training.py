@@ -3,16 +3,18 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from carot_lib.checkpoint import Checkpoint, fingerprint_of
 from carot_lib.clip_model import Clip, ImageClassifier
 from carot_lib.datasets import LabelledSet
 from carot_lib.methods import MethodParams
@@ -31,6 +33,7 @@ class HardwareParams(StrictParams):
     devices: PositiveInt
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
+    checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
 
     def launch(self) -> Fabric:
         """The devices, ready to use."""
@@ -97,15 +100,54 @@ def draw_pairs(
     return Draws([row // n_templates for row in rows], [row % n_templates for row in rows])
 
 
+class DrawnImages(Dataset):
+    """The images of each step of a run, indexed by steps (from 0).
+
+    What a transform draws by torch's generator depends on seed and step alone: not on the process
+    that reads the image, nor on what was read before, so a run that goes on sees the same images.
+    """
+
+    def __init__(self, images: Dataset, draws: Draws, seed: int):
+        self.images, self.draws, self.seed = images, draws, seed
+
+    def __len__(self) -> int:
+        return len(self.draws.images)
+
+    def __getitem__(self, step: int) -> Float[Tensor, "batch 3 height width"]:
+        chance = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(chance[0]))
+            return self.images[self.draws.images[step].tolist()]
+
+
 def batches(
-    images: Dataset, labels: Int[np.ndarray, " samples"], draws: Draws, workers: int
+    images: Dataset,
+    labels: Int[np.ndarray, " samples"],
+    draws: Draws,
+    workers: int,
+    seed: int = 0,
+    done: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of a run, in the drawn order."""
-    rows = [row.tolist() for row in draws.images]
+    """The batches of a run, in the drawn order.
+
+    Args:
+        images: indexed by lists.
+        labels: of all images.
+        draws: of the whole run.
+        workers: processes that read images; 0: this process.
+        seed: of what the images' transform draws.
+        done: steps at the start to leave out.
+    """
     loader = DataLoader(
-        images, batch_size=None, sampler=rows, num_workers=workers, pin_memory=workers > 0
+        DrawnImages(images, draws, seed),
+        batch_size=None,
+        sampler=range(done, len(draws.images)),
+        num_workers=workers,
+        pin_memory=workers > 0 and torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own: the run's generator is a part of checkpoints
     )
-    for pictures, row, templates in zip(loader, draws.images, draws.templates, strict=True):
+    for step, pictures in enumerate(loader, start=done):
+        row, templates = draws.images[step], draws.templates[step]
         yield Batch(pictures, torch.from_numpy(labels[row]), torch.from_numpy(templates))
 
 
@@ -130,18 +172,22 @@ def fit(
     clip_gradient_norm: float | None,
     fabric: Fabric,
     log: Callable[[dict[str, float]], None],
+    done: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Minimise the sum of the method's loss terms, one optimizer step per batch.
 
     Args:
         method: its model is trained in place.
-        data: one batch a step.
+        data: one batch a step, from the first step that is not done.
         total_steps: length of the schedule.
         optimizer: over the method's model, at the peak learning rate.
         warmup_steps: of the schedule.
         clip_gradient_norm: bound on the global norm of the gradients; None for no bound.
         fabric: devices and precision.
         log: is given step, learning rate and every loss term of each step, in order.
+        done: steps that were done before.
+        checkpoint: keeps the state on disk; None: the state is not kept.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
@@ -150,7 +196,7 @@ def fit(
     optimizer = fabric.setup_optimizers(optimizer)
     method.model.train()
     unread: list[tuple[int, float, dict[str, Tensor]]] = []
-    for step, batch in enumerate(data, start=1):
+    for step, batch in enumerate(data, start=done + 1):
         factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
@@ -170,9 +216,12 @@ def fit(
         method.after_step(step)
         rate = peaks[0] * factor
         unread.append((step, rate, {name: term.detach() for name, term in terms.items()}))
-        if len(unread) == READ_EVERY or step == total_steps:
+        is_kept = checkpoint is not None and checkpoint.is_due(step)
+        if len(unread) == READ_EVERY or step == total_steps or is_kept:
             _read(unread, log)
             unread.clear()
+        if is_kept:
+            checkpoint.save(step)
 
 
 def _read(
@@ -198,8 +247,11 @@ def fine_tune(
     seed: int,
     log: Callable[[dict[str, float]], None],
     label: str,
+    checkpoints: Path | None = None,
 ) -> ImageClassifier:
     """One run from the pre-trained model to the classifier.
+
+    With `checkpoints`, a run that was killed goes on where it was and ends in the same weights.
 
     Args:
         run: method and its numbers.
@@ -211,6 +263,8 @@ def fine_tune(
         seed: of the order of the samples, the one chance of a run.
         log: is given the record of each step, see `fit`.
         label: of the progress bar.
+        checkpoints: folder for the state of the unfinished run, which the caller discards in the
+            end; None: the state is not kept.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
@@ -218,19 +272,43 @@ def fine_tune(
     fabric = hardware.launch()
     n_images, n_templates = len(train_set.labels), class_prompts.shape[1]
     total_steps = training.total_steps(n_images)
+    fingerprint = fingerprint_of(
+        clip.state_dict() | {"class_prompts": class_prompts},
+        *(params.model_dump_json() for params in (run, training, hardware)),
+        f"seed {seed}, {train_set.fingerprint}",
+    )
     clip = clip.to(fabric.device)
     method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
+    optimizer = build_optimizer(method.model, run.learning_rate, training.weight_decay)
     draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
     draws = draw(n_images, n_templates, training, np.random.default_rng(seed))
-    data = batches(train_set.open_images(), train_set.labels, draws, hardware.workers)
+
+    history: list[dict[str, int | float]] = []
+    done, checkpoint = 0, None
+    if checkpoints is not None:
+        checkpoint = Checkpoint(
+            checkpoints, hardware.checkpoint_every, fingerprint, method, optimizer, fabric, history
+        )
+        done = checkpoint.resume()
+        for record in history:
+            log(record)
+
+    def keep(record: dict[str, int | float]) -> None:
+        history.append(record)
+        log(record)
+
+    images = train_set.open_images()
+    data = batches(images, train_set.labels, draws, hardware.workers, seed, done)
     fit(
         method,
-        track(data, total_steps, f"training {label}", "steps"),
+        track(data, total_steps - done, f"training {label}", "steps"),
         total_steps,
-        build_optimizer(method.model, run.learning_rate, training.weight_decay),
+        optimizer,
         training.warmup_steps,
         run.clip_gradient_norm,
         fabric,
-        log,
+        keep,
+        done,
+        checkpoint,
     )
     return method.classifier().cpu().eval()

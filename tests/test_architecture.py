@@ -12,7 +12,16 @@ PACKAGE = ROOT / "carot_lib"
 FLOORS = [  # ground floor first; a module imports only from floors below its own
     {"schema", "files", "layout", "label_space", "losses", "prompts", "progress", "schedule"},
     {"scores"},
-    {"bin_stats", "clip_model", "command", "datasets", "evaluation", "predictions", "styles"},
+    {
+        "bin_stats",
+        "checkpoint",
+        "clip_model",
+        "command",
+        "datasets",
+        "evaluation",
+        "predictions",
+        "styles",
+    },
     {"world", "metrics", "temperature", "tables", "reliability", "plots", "teacher", "inference"},
     {"bootstrap", "calibrators", "methods", "miniature", "report"},
     {"verdicts", "pretraining", "training"},

@@ -42,6 +42,7 @@ def params(epochs: int = 2, batch_size: int = 4, warmup_steps: int = 0) -> Train
 
 def hardware(**changes: object) -> HardwareParams:
     numbers = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "workers": 0}
+    numbers |= {"checkpoint_every": 100}
     return HardwareParams.model_validate(numbers | changes)
 
 
@@ -162,10 +163,11 @@ def test_the_first_step_of_the_optimizer_by_hand():
     assert model.weight.item() == pytest.approx(2 * 0.999 - 0.01)
 
 
-class Slope:
+class Slope(nn.Module):
     """A method with the gradient `slope` on each of its weights, in two loss terms."""
 
     def __init__(self, slope: tuple[float, ...] = (1.0,), bad: dict[int, float] | None = None):
+        super().__init__()
         self.model = nn.Module()
         self.model.weight = nn.Parameter(torch.zeros(len(slope)))
         self.slope, self.bad = torch.tensor(slope), bad or {}
@@ -383,8 +385,8 @@ def test_a_run_samples_as_its_entry_says(trained, monkeypatch, sampling, sizes):
     seen = []
     real = training_module.batches
 
-    def spy(images, labels, draws, workers):
-        for batch in real(images, labels, draws, workers):
+    def spy(*arguments):
+        for batch in real(*arguments):
             seen.append(len(batch.labels))
             yield batch
 

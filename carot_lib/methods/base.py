@@ -45,7 +45,11 @@ class RunParams(StrictParams):
 
 @runtime_checkable
 class Method(Protocol):
-    """A fine-tuning method: what is trained, on which losses, and what comes out."""
+    """A fine-tuning method: what is trained, on which losses, and what comes out.
+
+    It is an `nn.Module`: its state is the model and all else that changes in training, which is
+    what a checkpoint keeps.
+    """
 
     model: nn.Module
 
@@ -57,3 +61,6 @@ class Method(Protocol):
 
     def classifier(self) -> ImageClassifier:
         """The trained result, the same kind for every method."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors that change in training, by name."""

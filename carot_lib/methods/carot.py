@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from pydantic import NonNegativeFloat
-from torch import Tensor
+from torch import Tensor, nn
 
 from carot_lib.clip_model import ImageClassifier
 from carot_lib.losses import contrastive_loss, self_distillation_loss
@@ -29,10 +29,11 @@ class CarotParams(RunParams):
         return Carot(setup, teacher, self.distillation_weight)
 
 
-class Carot:
+class Carot(nn.Module):
     """L = L_MCL + lambda * L_MKD; the teacher follows the student."""
 
     def __init__(self, setup: Setup, teacher: EmaTeacher, distillation_weight: float):
+        super().__init__()
         self.model, self.class_prompts = setup.clip, setup.class_prompts
         self.teacher, self.distillation_weight = teacher, distillation_weight
         self._forget_captions()
@@ -74,7 +75,6 @@ class Carot:
         """Empty the table of the teacher's text features: one row for each class and template."""
         classes, templates, _ = self.class_prompts.shape
         projection = self.teacher.model.model.text_projection
-        self.features = projection.new_zeros(classes * templates, projection.shape[1])
-        self.is_known = torch.zeros(
-            classes * templates, dtype=torch.bool, device=self.class_prompts.device
-        )
+        features = projection.new_zeros(classes * templates, projection.shape[1])
+        self.register_buffer("features", features)
+        self.register_buffer("is_known", torch.zeros_like(features[:, 0], dtype=torch.bool))

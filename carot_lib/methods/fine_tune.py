@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from carot_lib.clip_model import ImageClassifier
 from carot_lib.methods.base import Batch, RunParams, Setup
@@ -24,10 +24,11 @@ class FineTuneParams(RunParams):
         return FineTune(setup, self.label_smoothing)
 
 
-class FineTune:
+class FineTune(nn.Module):
     """Cross-entropy over the classes. The text encoder only makes the first head."""
 
     def __init__(self, setup: Setup, label_smoothing: float):
+        super().__init__()
         self.model = setup.clip.zero_shot_classifier(setup.class_prompts)
         self.label_smoothing = label_smoothing
 

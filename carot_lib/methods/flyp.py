@@ -6,7 +6,7 @@ Source: Goyal et al. 2023; CaRot, Section 2.3, Eq. 1. With `label_smoothing` it 
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from carot_lib.clip_model import ImageClassifier
 from carot_lib.losses import contrastive_loss
@@ -24,10 +24,11 @@ class FlypParams(RunParams):
         return Flyp(setup, self.label_smoothing)
 
 
-class Flyp:
+class Flyp(nn.Module):
     """Contrastive loss; both encoders and the logit scale are trained."""
 
     def __init__(self, setup: Setup, label_smoothing: float):
+        super().__init__()
         self.model = setup.clip
         self.class_prompts = setup.class_prompts
         self.label_smoothing = label_smoothing

@@ -3,13 +3,15 @@
 python -m carot_lib.stages.train --profile miniature --run carot --seed 0
 
 Reads data/prepared/<profile>/ and models/<profile>/pretrained/; writes the classifier and the
-history of the training to models/<profile>/<run>/seed<seed>/.
+history of the training to models/<profile>/<run>/seed<seed>/. Until then it keeps its state in
+checkpoints/<profile>/<run>/seed<seed>/: killed and started again, it goes on from there.
 """
 
 import sys
 
 import pandas as pd
 
+from carot_lib.checkpoint import discard_checkpoint
 from carot_lib.clip_model import load_clip, save_classifier
 from carot_lib.command import read_command
 from carot_lib.datasets import read_class_names, read_set
@@ -33,6 +35,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
     clip = load_clip(layout.pretrained)
     prompts = tokenize_prompts(read_class_names(layout.data), clip_templates(), clip.context_length)
     history: list[dict[str, float]] = []
+    checkpoints = layout.checkpoint(run, seed)
     classifier = fine_tune(
         method,
         training,
@@ -43,10 +46,12 @@ def train(layout: Layout, run: str, seed: int) -> None:
         seed,
         log=history.append,
         label=run,
+        checkpoints=checkpoints,
     )
     folder = layout.model(run, seed)
     save_classifier(classifier, folder)
     write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+    discard_checkpoint(checkpoints)
 
 
 if __name__ == "__main__":
