@@ -1,5 +1,7 @@
 """The training losses, as pure functions of similarity logits."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -33,21 +35,30 @@ def contrastive_loss(
 def self_distillation_loss(
     student_logits_per_image: Float[Tensor, "batch batch"],
     teacher_logits_per_image: Float[Tensor, "batch batch"],
+    reduction: Literal["paper", "code"] = "paper",
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) over the batch, averaged over both directions.
+    """KL(teacher || student) over the batch, both directions.
 
-    No gradient flows into the teacher. Same normalisation as `contrastive_loss`, so the ratio of
-    their weights is the paper's lambda.
+    No gradient flows into the teacher.
+
+    Args:
+        student_logits_per_image: scaled similarities, [i, j] = scale * <image_i, text_j>.
+        teacher_logits_per_image: the same of the teacher, with the teacher's own scale.
+        reduction: `paper` is the mean over the two directions, the same normalisation as
+            `contrastive_loss`, so that the ratio of their weights is the paper's lambda. `code` is
+            their sum, as the public code has it beside a halved contrastive loss. (Its value there
+            is a cross-entropy, larger by the teacher's entropy; the gradient is the same.)
 
     Returns:
         The divergence in nats: >= 0, and 0 only when the two distributions agree.
 
-    Source: CaRot, Eq. 2.
+    Source: CaRot, Eq. 2; `carot_loss.py` of the public code.
     """
     teacher = teacher_logits_per_image.detach()
     image_to_text = _divergence(student_logits_per_image, teacher)
     text_to_image = _divergence(student_logits_per_image.T, teacher.T)
-    return (image_to_text + text_to_image) / 2
+    both = image_to_text + text_to_image
+    return both / 2 if reduction == "paper" else both
 
 
 def _divergence(

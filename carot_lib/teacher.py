@@ -16,6 +16,7 @@ class TeacherParams(StrictParams):
     momentum_end: Fraction
     warmup_fraction: Fraction  # of all training steps; the momentum ramps linearly over them
     update_every: PositiveInt | None  # optimizer steps; None: stays pre-trained (Table 2, last row)
+    update_at_step_0: bool  # count steps from 0, which is due: the first optimizer step updates
 
 
 class EmaTeacher(nn.Module):
@@ -30,7 +31,8 @@ class EmaTeacher(nn.Module):
         params: momentum and frequency.
         total_steps: optimizer steps of the whole run, which fixes the momentum ramp.
 
-    Source: CaRot, Section 2.3 and A.1 (momentum ramp, update every 500 steps).
+    Source: CaRot, Section 2.3 and A.1 (momentum ramp, update every 500 steps). The public code
+    numbers its steps from 0 and so updates after the first one already: `update_at_step_0`.
     """
 
     def __init__(self, student: nn.Module, params: TeacherParams, total_steps: int):
@@ -58,6 +60,8 @@ class EmaTeacher(nn.Module):
             Whether the teacher moved.
         """
         every = self.params.update_every
+        if self.params.update_at_step_0:
+            step -= 1  # the public code's number of this step
         if every is None or step % every != 0:
             return False
         weight = 1.0 - self.momentum(step)

@@ -37,15 +37,23 @@ TEACHER = {
     "momentum_end": 0.9,
     "warmup_fraction": 0.5,
     "update_every": 4,
+    "update_at_step_0": False,
 }
 SHARED = {"learning_rate": 0.01}
 RUNS = {
     "fine_tune": {"clip_gradient_norm": 1.0, "sampling": "epochs", "label_smoothing": 0.1},
-    "flyp": {"clip_gradient_norm": None, "sampling": "pairs", "label_smoothing": 0.0},
+    "flyp": {
+        "clip_gradient_norm": None,
+        "sampling": "pairs",
+        "label_smoothing": 0.0,
+        "max_logit_scale": None,
+    },
     "carot": {
         "clip_gradient_norm": None,
         "sampling": "epochs",
         "distillation_weight": 0.75,
+        "kd_reduction": "paper",
+        "max_logit_scale": 12.0,
         "teacher": TEACHER,
     },
 }

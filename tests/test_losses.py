@@ -126,6 +126,22 @@ def test_no_gradient_reaches_the_teacher():
     assert teacher.grad is None
 
 
+@given(sizes, seeds)
+def test_distillation_as_the_public_code_has_it_is_the_sum(rows, seed):
+    student, teacher = draw(rows, seed).requires_grad_(), draw(rows, seed + 1)
+    mean = self_distillation_loss(student, teacher, "paper")
+    total = self_distillation_loss(student, teacher, "code")
+    assert total.item() == pytest.approx(2 * mean.item(), abs=1e-12)
+    # the code's own form, a cross-entropy against the teacher, has the same gradient
+    soft = sum(
+        -(t.softmax(dim=1) * s.softmax(dim=1).log()).sum(dim=1).mean()
+        for s, t in ((student, teacher), (student.T, teacher.T))
+    )
+    (ours,) = torch.autograd.grad(total, student)
+    (theirs,) = torch.autograd.grad(soft, student)
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_distillation_does_not_overflow(swapped):
     near = torch.tensor([[200.0, 0.0], [0.0, 200.0]])

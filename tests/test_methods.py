@@ -52,7 +52,21 @@ def class_prompts() -> Tensor:
 
 def entry(kind: str, **numbers: object) -> dict:
     shared = {"learning_rate": RATE, "clip_gradient_norm": None, "sampling": "pairs"}
+    if kind != "fine_tune":
+        shared["max_logit_scale"] = None
+    if kind == "carot":
+        shared |= {"distillation_weight": 0.75, "kd_reduction": "paper"}
     return {"kind": kind, **shared, **numbers}
+
+
+def ema(start: float, end: float, warmup: float, every: int | None, at_0: bool = False) -> dict:
+    return {
+        "momentum_start": start,
+        "momentum_end": end,
+        "warmup_fraction": warmup,
+        "update_every": every,
+        "update_at_step_0": at_0,
+    }
 
 
 def train(entry: dict, clip: Clip, prompts: Tensor, data: list[Batch]) -> Method:
@@ -180,14 +194,20 @@ def test_flyp_follows_the_equations(
     assert_head_is_of_the_trained_text_tower(ours, plain, class_prompts)
 
 
-@pytest.mark.parametrize("update_every", [1, 2, None])
+@pytest.mark.parametrize(
+    ("update_every", "reduction"), [(1, "paper"), (2, "paper"), (None, "paper"), (2, "code")]
+)
 def test_carot_follows_the_equations(
-    tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], update_every: int | None
+    tiny_clip: Clip,
+    class_prompts: Tensor,
+    data: list[Batch],
+    update_every: int | None,
+    reduction: str,
 ):
-    teacher = {"momentum_start": 0.05, "momentum_end": 0.9, "warmup_fraction": 0.6}
-    teacher["update_every"] = update_every
-    run = entry("carot", distillation_weight=0.75, teacher=teacher)
+    teacher = ema(0.05, 0.9, 0.6, update_every)
+    run = entry("carot", kd_reduction=reduction, teacher=teacher)
     ours = train(run, tiny_clip, class_prompts, data)
+    directions = 2 if reduction == "paper" else 1  # mean over both directions, or their sum
 
     student = copy.deepcopy(tiny_clip.model)
     slow = copy.deepcopy(tiny_clip.model).eval()
@@ -204,7 +224,7 @@ def test_carot_follows_the_equations(
         kl = 0.0
         for p, q in ((target, logits), (target.T, logits.T)):
             p, log_q = p.softmax(dim=1), q.log_softmax(dim=1)
-            kl = kl + (p * (p.log() - log_q)).sum(dim=1).mean() / 2
+            kl = kl + (p * (p.log() - log_q)).sum(dim=1).mean() / directions
         return symmetric_cross_entropy(logits, 0.0) + 0.75 * kl
 
     descend(student, loss_of, data, None)
@@ -213,6 +233,56 @@ def test_carot_follows_the_equations(
     assert_same_weights(ours.model.model, student)
     assert_same_weights(ours.teacher.model.model, slow)
     assert_head_is_of_the_trained_text_tower(ours, student, class_prompts)
+
+
+def test_carot_follows_the_public_codes_numbering_of_steps(
+    tiny_clip: Clip, class_prompts: Tensor, data: list[Batch]
+):
+    # steps 0 to 4, of which 0, 2 and 4 are due; momentum .05 + .85 * step / 3, then .9
+    run = entry("carot", kd_reduction="code", teacher=ema(0.05, 0.9, 0.6, 2, at_0=True))
+    ours = train(run, tiny_clip, class_prompts, data)
+
+    student = copy.deepcopy(tiny_clip.model)
+    slow = copy.deepcopy(tiny_clip.model).eval()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=DECAY)
+    student.train()
+    for step, batch in enumerate(data):
+        optimizer.param_groups[0]["lr"] = rate(step)
+        logits = cosine_logits(student, class_prompts, batch)
+        with torch.no_grad():
+            target = cosine_logits(slow, class_prompts, batch)
+        image = -(target.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        text = -(target.T.softmax(dim=1) * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
+        optimizer.zero_grad()
+        (symmetric_cross_entropy(logits, 0.0) + 0.75 * (image + text)).backward()
+        optimizer.step()
+        if step % 2 == 0:
+            follow(slow, student, min(0.05 + 0.85 * step / 3, 0.9))
+    assert_same_weights(ours.model.model, student)
+    assert_same_weights(ours.teacher.model.model, slow)
+
+
+@pytest.mark.parametrize("kind", ["flyp", "carot"])
+def test_the_logit_scale_stays_in_its_bound(
+    tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], kind: str
+):
+    run = entry(kind, max_logit_scale=9.5, teacher=ema(0.0, 0.0, 0.0, 1))
+    if kind == "flyp":
+        del run["teacher"]
+        run["label_smoothing"] = 0.0
+    ours = train(run, tiny_clip, class_prompts, data)
+    # it starts at 1 / .07 = 14.3, and a step changes it by about one learning rate of .001
+    assert 9.4 < ours.model.logit_scale.item() < 9.50001
+    if kind == "carot":  # its teacher, here a copy of the student, follows the bounded one
+        assert torch.equal(ours.teacher.model.logit_scale, ours.model.logit_scale)
+    with torch.no_grad():
+        ours.model.model.logit_scale.fill_(3.0)  # e ** 3 = 20
+    ours.after_step(1)
+    assert ours.model.logit_scale.item() == pytest.approx(9.5)
+    free = train(run | {"max_logit_scale": 100.0}, tiny_clip, class_prompts, data)
+    same = train(run | {"max_logit_scale": None}, tiny_clip, class_prompts, data)
+    assert free.model.logit_scale.item() > 10
+    assert torch.equal(free.model.logit_scale, same.model.logit_scale)
 
 
 def momentum(step: int) -> float:
@@ -246,10 +316,7 @@ def assert_head_is_of_the_trained_text_tower(
 def test_the_cached_captions_of_the_teacher_change_no_weight(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch]
 ):
-    teacher = {"momentum_start": 0.5, "momentum_end": 0.5, "warmup_fraction": 0.0}
-    run = Run.model_validate(
-        entry("carot", distillation_weight=1.0, teacher={**teacher, "update_every": 2})
-    ).root
+    run = Run.model_validate(entry("carot", teacher=ema(0.5, 0.5, 0.0, 2))).root
     method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
     for batch in data[:3]:
         with torch.no_grad():
@@ -264,10 +331,7 @@ def test_the_cached_captions_of_the_teacher_change_no_weight(
 def test_an_update_of_the_teacher_forgets_its_captions(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch]
 ):
-    teacher = {"momentum_start": 0.0, "momentum_end": 0.0, "warmup_fraction": 0.0}
-    run = Run.model_validate(
-        entry("carot", distillation_weight=1.0, teacher={**teacher, "update_every": 1})
-    ).root
+    run = Run.model_validate(entry("carot", teacher=ema(0.0, 0.0, 0.0, 1))).root
     method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
     method._teacher_logits(data[0])
     with torch.no_grad():
@@ -282,10 +346,7 @@ def test_an_update_of_the_teacher_forgets_its_captions(
 def test_a_caption_is_encoded_once_between_two_updates_of_the_teacher(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], monkeypatch: pytest.MonkeyPatch
 ):
-    teacher = {"momentum_start": 0.0, "momentum_end": 0.0, "warmup_fraction": 0.0}
-    run = Run.model_validate(
-        entry("carot", distillation_weight=1.0, teacher={**teacher, "update_every": 2})
-    ).root
+    run = Run.model_validate(entry("carot", teacher=ema(0.0, 0.0, 0.0, 2))).root
     method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
     encoded = []
     encode = method.teacher.model.encode_texts

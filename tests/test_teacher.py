@@ -11,10 +11,18 @@ from carot_lib.teacher import EmaTeacher, TeacherParams
 
 
 def params(
-    start: float = 0.25, end: float = 0.25, warmup: float = 0.0, every: int | None = 1
+    start: float = 0.25,
+    end: float = 0.25,
+    warmup: float = 0.0,
+    every: int | None = 1,
+    at_step_0: bool = False,
 ) -> TeacherParams:
     return TeacherParams(
-        momentum_start=start, momentum_end=end, warmup_fraction=warmup, update_every=every
+        momentum_start=start,
+        momentum_end=end,
+        warmup_fraction=warmup,
+        update_every=every,
+        update_at_step_0=at_step_0,
     )
 
 
@@ -125,6 +133,38 @@ def test_updates_come_at_multiples_only():
         if told:
             moved.append(step)
     assert moved == [3, 6, 9]
+
+
+@pytest.mark.parametrize("at_step_0", [False, True])
+def test_updates_of_the_papers_run(at_step_0):
+    # as the paper counts, after 500, 1000, ... steps; as its code counts, at steps 0, 500, ...,
+    # which are the 1st, 501st, ... one: 50 updates of 25,030 steps, or 51
+    student = Toy()
+    teacher = EmaTeacher(student, params(0.05, 0.9, 0.2, 500, at_step_0), total_steps=25_030)
+    moved, weight = [], 1.0  # the weight of the pre-trained model in the teacher
+    student.weight.data = torch.zeros(2)
+    for step in range(1, 25_031):
+        if teacher.follow(student, step):
+            moved.append(step)
+            weight *= min(0.05 + 0.85 * (step - at_step_0) / 5006, 0.9)
+    first = 1 if at_step_0 else 500
+    assert moved == list(range(first, 25_031, 500))
+    assert len(moved) == (51 if at_step_0 else 50)
+    assert weight == pytest.approx(2.4e-7 if at_step_0 else 4.7e-6, rel=0.02)
+    assert teacher.model.weight.tolist() == pytest.approx([4 * weight, 8 * weight], rel=1e-3)
+
+
+def test_counted_from_0_the_first_update_has_the_momentum_of_step_0():
+    student = Toy()
+    teacher = EmaTeacher(student, params(0.0, 0.8, 0.4, 3, at_step_0=True), total_steps=10)
+    student.weight.data = torch.zeros(2)
+    assert [teacher.follow(student, step) for step in (1, 2, 3)] == [True, False, False]
+    assert teacher.model.weight.tolist() == [0.0, 0.0]  # momentum 0: the student
+    student.weight.data = torch.ones(2)
+    assert teacher.follow(student, 4)  # step 3 of the code: .8 * 3 / 4 = .6
+    assert teacher.model.weight.tolist() == pytest.approx([0.4, 0.4])
+    frozen = EmaTeacher(student, params(every=None, at_step_0=True), total_steps=10)
+    assert not frozen.follow(student, 1)
 
 
 def test_none_never_updates(make_clip):

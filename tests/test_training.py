@@ -309,11 +309,15 @@ def train_set() -> LabelledSet:
 
 def entry(kind: str, sampling: str = "pairs") -> dict:
     shared = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": sampling}
-    if kind != "carot":
+    if kind == "fine_tune":
         return {"kind": kind, **shared, "label_smoothing": 0.1}
-    teacher = {"momentum_start": 0.05, "momentum_end": 0.9}
+    shared["max_logit_scale"] = None
+    if kind == "flyp":
+        return {"kind": kind, **shared, "label_smoothing": 0.1}
+    teacher = {"momentum_start": 0.05, "momentum_end": 0.9, "update_at_step_0": False}
     teacher |= {"warmup_fraction": 0.5, "update_every": 2}
-    return {"kind": kind, **shared, "distillation_weight": 0.75, "teacher": teacher}
+    weight = {"distillation_weight": 0.75, "kd_reduction": "paper"}
+    return {"kind": kind, **shared, **weight, "teacher": teacher}
 
 
 @pytest.fixture

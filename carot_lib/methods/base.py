@@ -1,8 +1,10 @@
 """What a fine-tuning method is given and what it must be."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -33,6 +35,16 @@ class Setup:
     clip: Clip
     class_prompts: Int[Tensor, "classes templates context"]
     total_steps: int
+
+
+@torch.no_grad()
+def clamp_logit_scale(clip: Clip, highest: float | None) -> None:
+    """Bound the factor on the similarities; None for no bound.
+
+    Source: open_clip's training bounds it by 100, as CLIP's does; FLYP's and CaRot's code do not.
+    """
+    if highest is not None:
+        clip.model.logit_scale.clamp_(max=math.log(highest))
 
 
 class RunParams(StrictParams):

@@ -7,12 +7,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from carot_lib.clip_model import ImageClassifier
 from carot_lib.losses import contrastive_loss, self_distillation_loss
-from carot_lib.methods.base import Batch, RunParams, Setup
+from carot_lib.methods.base import Batch, RunParams, Setup, clamp_logit_scale
 from carot_lib.teacher import EmaTeacher, TeacherParams
 
 
@@ -21,21 +21,33 @@ class CarotParams(RunParams):
 
     kind: Literal["carot"]
     distillation_weight: NonNegativeFloat  # lambda
+    kd_reduction: Literal["paper", "code"]  # see `self_distillation_loss`
+    max_logit_scale: PositiveFloat | None  # factor on the cosine similarities; None: no bound
     teacher: TeacherParams
 
     def build(self, setup: Setup) -> "Carot":
         """The method, ready to train on `setup`."""
         teacher = EmaTeacher(setup.clip, self.teacher, setup.total_steps)
-        return Carot(setup, teacher, self.distillation_weight)
+        return Carot(
+            setup, teacher, self.distillation_weight, self.kd_reduction, self.max_logit_scale
+        )
 
 
 class Carot(nn.Module):
     """L = L_MCL + lambda * L_MKD; the teacher follows the student."""
 
-    def __init__(self, setup: Setup, teacher: EmaTeacher, distillation_weight: float):
+    def __init__(
+        self,
+        setup: Setup,
+        teacher: EmaTeacher,
+        distillation_weight: float,
+        kd_reduction: Literal["paper", "code"],
+        max_logit_scale: float | None,
+    ):
         super().__init__()
         self.model, self.class_prompts = setup.clip, setup.class_prompts
         self.teacher, self.distillation_weight = teacher, distillation_weight
+        self.kd_reduction, self.max_logit_scale = kd_reduction, max_logit_scale
         self._forget_captions()
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -43,13 +55,15 @@ class Carot(nn.Module):
         captions = self.class_prompts[batch.labels, batch.templates]
         student = self.model.similarity_logits(batch.images, captions)
         teacher = self._teacher_logits(batch)
+        distillation = self_distillation_loss(student, teacher, self.kd_reduction)
         return {
             "contrastive": contrastive_loss(student),
-            "distillation": self.distillation_weight * self_distillation_loss(student, teacher),
+            "distillation": self.distillation_weight * distillation,
         }
 
     def after_step(self, step: int) -> None:
-        """Let the teacher follow the student."""
+        """Keep the logit scale in its bound and let the teacher follow the student."""
+        clamp_logit_scale(self.model, self.max_logit_scale)
         if self.teacher.follow(self.model, step):
             self._forget_captions()
 
@@ -74,7 +88,7 @@ class Carot(nn.Module):
     def _forget_captions(self) -> None:
         """Empty the table of the teacher's text features: one row for each class and template."""
         classes, templates, _ = self.class_prompts.shape
-        projection = self.teacher.model.model.text_projection
-        features = projection.new_zeros(classes * templates, projection.shape[1])
+        teacher = self.teacher.model
+        features = teacher.logit_scale.new_zeros(classes * templates, teacher.embed_dim)
         self.register_buffer("features", features)
         self.register_buffer("is_known", torch.zeros_like(features[:, 0], dtype=torch.bool))

@@ -5,12 +5,12 @@ Source: Goyal et al. 2023; CaRot, Section 2.3, Eq. 1. With `label_smoothing` it 
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from carot_lib.clip_model import ImageClassifier
 from carot_lib.losses import contrastive_loss
-from carot_lib.methods.base import Batch, RunParams, Setup
+from carot_lib.methods.base import Batch, RunParams, Setup, clamp_logit_scale
 
 
 class FlypParams(RunParams):
@@ -18,20 +18,21 @@ class FlypParams(RunParams):
 
     kind: Literal["flyp"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]  # mass moved to uniform over the batch
+    max_logit_scale: PositiveFloat | None  # factor on the cosine similarities; None: no bound
 
     def build(self, setup: Setup) -> "Flyp":
         """The method, ready to train on `setup`."""
-        return Flyp(setup, self.label_smoothing)
+        return Flyp(setup, self.label_smoothing, self.max_logit_scale)
 
 
 class Flyp(nn.Module):
     """Contrastive loss; both encoders and the logit scale are trained."""
 
-    def __init__(self, setup: Setup, label_smoothing: float):
+    def __init__(self, setup: Setup, label_smoothing: float, max_logit_scale: float | None):
         super().__init__()
         self.model = setup.clip
         self.class_prompts = setup.class_prompts
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.max_logit_scale = label_smoothing, max_logit_scale
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Contrastive loss (Eq. 1) against the (smoothed) pairing."""
@@ -40,7 +41,8 @@ class Flyp(nn.Module):
         return {"contrastive": contrastive_loss(logits, self.label_smoothing)}
 
     def after_step(self, step: int) -> None:
-        """Nothing follows the model."""
+        """Keep the logit scale in its bound."""
+        clamp_logit_scale(self.model, self.max_logit_scale)
 
     def classifier(self) -> ImageClassifier:
         """Zero-shot head from the fine-tuned text encoder."""
