@@ -1,5 +1,7 @@
 """The base of all parameter classes, the value ranges they share, and the reading of YAML."""
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -37,6 +40,8 @@ def read_params(path: Path, model: type[AnyParams], *keys: str) -> AnyParams:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name}: not UTF-8 text ({error.reason})") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
     for depth, key in enumerate(keys):
@@ -52,12 +57,50 @@ def read_params(path: Path, model: type[AnyParams], *keys: str) -> AnyParams:
 
 @contextmanager
 def exit_on_bad_input() -> Iterator[None]:
-    """Say a `ValueError` or a missing file in its own words, without traceback; exit code 2."""
+    """Say what is wrong with the input, the disk or the numbers in a line, without traceback.
+
+    A missing file is said with the stage that writes it. Exit code 2, or 1 if it was the numbers.
+    """
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except FloatingPointError as error:
         print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+    except (ValueError, OSError, SafetensorError) as error:
+        print(_said(error), file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _said(error: Exception) -> str:
+    """An error in its own words, or, where the system found it, in words about the path."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return error.strerror.lower()
+    path = Path(os.fsdecode(error.filename2 or error.filename))
+    if isinstance(error, FileNotFoundError):
+        stage = _stage_that_writes(path)
+        return f"{path} is missing" + (f": run stage `{stage}`" if stage else "")
+    if isinstance(error, FileExistsError):  # of mkdir
+        return f"{path}: a file stands where a folder is to be made"
+    return f"{path}: {error.strerror.lower()}"
+
+
+def _stage_that_writes(path: Path) -> str | None:
+    """The stage of dvc.yaml that has a file, or a folder around it, among its results."""
+    root = next((folder for folder in path.parents if (folder / "dvc.yaml").exists()), None)
+    if root is None:
+        return None
+    places = [path.relative_to(root), *path.relative_to(root).parents]
+    found = {}
+    for name, stage in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].items():
+        for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
+            shape = re.sub(r"\$\{.*?\}", "*", out if isinstance(out, str) else next(iter(out)))
+            depth = len(Path(shape).parts)
+            if any(len(place.parts) == depth and place.match(shape) for place in places):
+                found[shape] = name
+    # `models/*/zs/seed*` says more than `models/*/*/seed*`
+    return found[max(found, key=len)] if found else None
 
 
 def _line(fault: Any, tree: Any, keys: tuple[str, ...]) -> str:

@@ -1,0 +1,357 @@
+"""The stages' command lines: what is missing, damaged or in the way is one line, exit code 2."""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from carot_lib.clip_model import Clip, save_classifier, save_clip
+from carot_lib.files import write_json
+from carot_lib.label_space import LabelSpace
+from carot_lib.layout import Layout
+from carot_lib.predictions import Predictions
+from carot_lib.schema import exit_on_bad_input
+
+ROOT = Path(__file__).parents[1]
+RUN = ("--run", "ft", "--seed", "0")
+KEPT = ("params.yaml", "dvc.yaml", "data/pictograms.csv", "data/paper")  # what git keeps
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """The project as it is cloned: the inputs, and nothing made yet."""
+    (tmp_path / "carot_lib").mkdir()
+    (tmp_path / "data").mkdir()
+    for name in KEPT:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return Layout(tmp_path, "miniature")
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, list[str]]]:
+    """Runs `python -m carot_lib.stages.<name>` in this process: exit code and lines of complaint.
+
+    A traceback would be an exception here, and fail the test.
+    """
+
+    def run(name: str, *words: str, profile: str = "miniature") -> tuple[int, list[str]]:
+        path = ROOT / "carot_lib" / "stages" / f"{name}.py"
+        options = [] if name == "check_params" else ["--profile", profile]
+        monkeypatch.setattr(sys, "argv", [str(path), *options, *words])
+        code = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+def predictions(layout: Layout, name: str = "id_val", run: str = "ft") -> Path:
+    path = layout.predictions(run, 0, name)
+    logits = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    Predictions(logits, np.arange(20) % 3, LabelSpace.identity(3), name, "0" * 16).save(path)
+    return path
+
+
+MISSING = [  # a stage, the first thing it misses in a fresh clone, and who makes that
+    (("zero_shot", "--seed", "0"), "models/miniature/pretrained/clip.json", "pretrain"),
+    (("train", *RUN), "models/miniature/pretrained/clip.json", "pretrain"),
+    (("interpolate", *RUN), "models/miniature/zs/seed0/classifier.json", "zero_shot"),
+    (("predict", *RUN), "models/miniature/ft/seed0/classifier.json", "train"),
+    (
+        ("predict", "--run", "zs", "--seed", "2"),
+        "models/miniature/zs/seed2/classifier.json",
+        "zero_shot",
+    ),
+    (
+        ("predict", "--run", "wise_ft", "--seed", "0"),
+        "models/miniature/wise_ft/seed0/classifier.json",
+        "interpolate",
+    ),
+    (("calibrate", *RUN), "predictions/miniature/ft/seed0/id_val.npz", "predict"),
+    (("evaluate", *RUN), "evaluations/miniature/ft/seed0/temperature.json", "calibrate"),
+    (("tables",), "evaluations/miniature/zs/seed0/metrics.csv", "evaluate"),
+    (("search",), "models/miniature/pretrained/clip.json", "pretrain"),
+]
+
+
+@pytest.mark.parametrize(("command", "missing", "maker"), MISSING)
+def test_a_missing_input_is_named_with_the_stage_that_makes_it(
+    layout: Layout, call: Callable, command: tuple[str, ...], missing: str, maker: str
+):
+    line = f"{layout.root / missing} is missing: run stage `{maker}`"
+    assert call(*command) == (2, [line])
+
+
+def test_a_stage_that_misses_several_inputs_names_the_next_when_the_first_is_there(
+    layout: Layout, call: Callable, make_clip: Callable[[], Clip], class_prompts: object
+):
+    clip = make_clip()
+    save_clip(clip, layout.pretrained)
+    classes = layout.data / "classes.json"
+    for command in (("zero_shot", "--seed", "0"), ("train", *RUN)):
+        assert call(*command) == (2, [f"{classes} is missing: run stage `data`"])
+    save_classifier(clip.zero_shot_classifier(class_prompts), layout.model("ft", 0))
+    code, (line,) = call("predict", *RUN)
+    assert (code, line) == (2, f"{layout.data / 'id_val.npz'} is missing: run stage `data`")
+    save_classifier(clip.zero_shot_classifier(class_prompts), layout.model("zs", 0))
+    (layout.model("ft", 0) / "classifier.json").unlink()
+    line = f"{layout.model('ft', 0) / 'classifier.json'} is missing: run stage `train`"
+    assert call("interpolate", *RUN) == (2, [line])
+
+
+@pytest.mark.parametrize("name", ["replicate", "appendix"])
+def test_a_stage_that_reads_everything_says_what_to_run(layout: Layout, call: Callable, name: str):
+    code, (line,) = call(name)
+    assert code == 2
+    assert "run stage `predict`" in line or "run `make repro`" in line
+    assert str(layout.root) in line
+
+
+def test_a_notebook_that_is_not_there_is_named(layout: Layout, call: Callable):
+    line = f"{layout.root / 'notebooks' / '08_more.ipynb'}: no such notebook"
+    assert call("run_notebook", "--notebook", "08_more") == (2, [line])
+
+
+@pytest.mark.parametrize("name", ["data", "pretrain"])
+def test_a_list_that_belongs_to_the_project_is_named_alone(
+    layout: Layout, call: Callable, name: str
+):
+    layout.pictograms.unlink()
+    assert call(name) == (2, [f"{layout.pictograms} is missing"])
+
+
+@pytest.mark.parametrize("command", [command for command, *_ in MISSING if "--run" in command])
+def test_a_profile_that_is_not_there_is_said(
+    layout: Layout, call: Callable, command: tuple[str, ...]
+):
+    code, (line,) = call(*command, profile="tiny")
+    assert code == 2
+    assert "tiny" in line
+
+
+@pytest.mark.parametrize("name", ["train", "interpolate"])
+def test_a_run_that_params_yaml_lacks_is_said(layout: Layout, call: Callable, name: str):
+    key = {"train": "runs", "interpolate": "interpolated"}[name]
+    line = f"params.yaml: miniature.{key}.fty: missing"
+    assert call(name, "--run", "fty", "--seed", "0") == (2, [line])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check_params",),
+        ("data",),
+        ("pretrain",),
+        ("train", *RUN),
+        ("interpolate", *RUN),
+        ("calibrate", *RUN),
+        ("evaluate", *RUN),
+        ("tables",),
+        ("replicate",),
+        ("search",),
+    ],
+)
+def test_a_folder_in_place_of_params_yaml_is_said(
+    layout: Layout, call: Callable, command: tuple[str, ...]
+):
+    layout.params.unlink()
+    layout.params.mkdir()
+    assert call(*command) == (2, [f"{layout.params}: is a directory"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("profile: [", "not YAML: "),
+        ("", "Input should be a valid dictionary"),
+        ("\xff".encode("latin-1"), "not UTF-8 text (invalid start byte)"),
+        ("profile: miniature\n", "seeds: missing"),
+    ],
+)
+def test_params_that_are_none_are_said_before_anything_runs(
+    layout: Layout, call: Callable, content: str | bytes, said: str
+):
+    layout.params.write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, lines = call("check_params")
+    assert code == 2
+    assert all(line.startswith("params.yaml: ") for line in lines)
+    assert said in lines[0]
+
+
+def test_good_params_are_passed_over_in_silence(layout: Layout, call: Callable):
+    assert call("check_params") == (0, [])
+
+
+def test_every_fault_of_params_has_its_line(layout: Layout, call: Callable):
+    tree = yaml.safe_load(layout.params.read_text())
+    tree["miniature"]["runs"]["carot"]["teacher"]["update_evry"] = 5
+    tree["miniature"]["training"]["epochs"] = 0
+    layout.params.write_text(yaml.safe_dump(tree))
+    code, lines = call("check_params")
+    assert code == 2
+    assert sorted(lines) == [
+        "params.yaml: miniature.runs.carot.teacher.update_evry: unknown key",
+        "params.yaml: miniature.training.epochs: Input should be greater than 0, not 0",
+    ]
+
+
+def test_from_a_shell_it_is_the_same(layout: Layout):
+    done = subprocess.run(
+        [sys.executable, "-m", "carot_lib.stages.calibrate", "--profile", "miniature", *RUN],
+        cwd=layout.root,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    missing = layout.predictions("ft", 0, "id_val")
+    assert done.returncode == 2
+    assert done.stderr == f"{missing} is missing: run stage `predict`\n"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"PK\x03\x04 cut", b"labels,logits\n1,2\n"], ids=["empty", "cut", "text"]
+)
+def test_damaged_predictions_are_named(layout: Layout, call: Callable, damage: bytes):
+    path = predictions(layout)
+    path.write_bytes(damage)
+    code, (line,) = call("calibrate", *RUN)
+    assert code == 2
+    assert line.startswith(f"{path} does not hold predictions (")
+
+
+def test_a_damaged_model_is_no_traceback(
+    layout: Layout, call: Callable, make_clip: Callable[[], Clip]
+):
+    save_clip(make_clip(), layout.pretrained)
+    path = layout.pretrained / "clip.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    code, (line,) = call("zero_shot", "--seed", "0")
+    assert code == 2
+    assert "deserializing" in line
+
+
+def test_a_file_in_place_of_the_folder_of_results_is_named(layout: Layout, call: Callable):
+    predictions(layout)
+    folder = layout.evaluation("ft", 0)
+    folder.parent.mkdir(parents=True)
+    folder.write_text("in the way")
+    line = f"{folder}: a file stands where a folder is to be made"
+    assert call("calibrate", *RUN) == (2, [line])
+    assert folder.read_text() == "in the way"
+
+
+def test_a_file_in_place_of_a_folder_farther_up_is_named(layout: Layout, call: Callable):
+    predictions(layout)
+    (layout.root / "evaluations").write_text("in the way")
+    line = f"{layout.evaluation('ft', 0)}: not a directory"
+    assert call("calibrate", *RUN) == (2, [line])
+
+
+def test_a_folder_in_place_of_a_result_is_named_and_nothing_is_left_behind(
+    layout: Layout, call: Callable
+):
+    predictions(layout)
+    path = layout.evaluation("ft", 0) / "temperature.json"
+    path.mkdir(parents=True)
+    assert call("calibrate", *RUN) == (2, [f"{path}: is a directory"])
+    assert not list(path.parent.glob(".*"))
+
+
+def test_a_full_disk_is_said(layout: Layout, call: Callable):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full, on which every write fails")
+    predictions(layout)
+    folder = layout.evaluation("ft", 0)
+    folder.mkdir(parents=True)
+    (folder / ".temperature.json.unfinished").symlink_to("/dev/full")
+    assert call("calibrate", *RUN) == (2, ["no space left on device"])
+    assert not (folder / "temperature.json").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_written_is_named(layout: Layout, call: Callable):
+    predictions(layout)
+    folder = layout.evaluation("ft", 0)
+    folder.mkdir(parents=True)
+    folder.chmod(0o500)
+    code, (line,) = call("calibrate", *RUN)
+    folder.chmod(0o700)
+    assert code == 2
+    assert line.endswith(": permission denied")
+    assert str(folder) in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ValueError("seeds: missing"), 2, "seeds: missing"),
+        (FileNotFoundError("x is missing: run stage `data`"), 2, "x is missing: run stage `data`"),
+        (FileNotFoundError(2, "No such file or directory", "/x/y"), 2, "/x/y is missing"),
+        (PermissionError(13, "Permission denied", "/x/y"), 2, "/x/y: permission denied"),
+        (OSError(28, "No space left on device"), 2, "no space left on device"),
+        (OSError("a.jpg: not a readable image"), 2, "a.jpg: not a readable image"),
+        (IsADirectoryError(21, "Is a directory", ".y.unfinished", None, "y"), 2, "y: is a directo"),
+        (FloatingPointError("the loss is nan at step 2"), 1, "the loss is nan at step 2"),
+    ],
+)
+def test_every_fault_of_the_input_the_disk_or_the_numbers_is_a_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
+):
+    with pytest.raises(SystemExit) as caught, exit_on_bad_input():
+        raise error
+    assert caught.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AssertionError("x")])
+def test_a_fault_of_the_program_keeps_its_traceback(error: Exception):
+    with pytest.raises(type(error)), exit_on_bad_input():
+        raise error
+
+
+def outs() -> list[tuple[str, str]]:
+    """Every result of every stage, as it is in a run of FT: path and stage."""
+    words = {"profile": "miniature", "run": "ft", "seed": "0"}
+    found = []
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
+            path = out if isinstance(out, str) else next(iter(out))
+            for word, value in words.items():
+                path = path.replace(f"${{item.{word}}}", value)
+            found.append((path, name))
+    return found
+
+
+@pytest.mark.parametrize(("out", "stage"), outs())
+def test_every_result_of_the_pipeline_is_known_by_its_stage(
+    layout: Layout, capsys: pytest.CaptureFixture[str], out: str, stage: str
+):
+    path = layout.root / out
+    path = path if path.suffix else path / "x.npz"
+    with pytest.raises(SystemExit), exit_on_bad_input():
+        path.read_text()
+    assert capsys.readouterr().err == f"{path} is missing: run stage `{stage}`\n"
+
+
+def test_what_no_stage_makes_is_said_alone(layout: Layout, capsys: pytest.CaptureFixture[str]):
+    write_json(layout.root / "elsewhere" / "x.json", 1)
+    with pytest.raises(SystemExit), exit_on_bad_input():
+        (layout.root / "elsewhere" / "y.json").read_text()
+    assert capsys.readouterr().err == f"{layout.root / 'elsewhere' / 'y.json'} is missing\n"
