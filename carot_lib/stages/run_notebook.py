@@ -73,7 +73,7 @@ def reproducible(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return clean
 
 
-def _name_tables(data: nbformat.NotebookNode, name: str) -> None:
+def _name_tables(data: dict, name: str) -> None:
     """Name a styled table after its cell: pandas gives a random id, and an address as text."""
     if "pandas.io.formats.style.Styler" in data.get("text/plain", ""):
         data["text/plain"] = "a table"
@@ -86,5 +86,10 @@ if __name__ == "__main__":
         try:
             run_notebook(arguments.layout, arguments.notebook)
         except papermill.PapermillExecutionError as error:
-            print(f"notebook {arguments.notebook}: {error}", file=sys.stderr)
+            kept = arguments.layout.results / "notebooks" / f"{arguments.notebook}.failed.ipynb"
+            fault = f"{error.ename}: {' '.join(error.evalue.split())}"
+            print(
+                f"notebook {arguments.notebook}, cell {error.exec_count}: {fault} (see {kept})",
+                file=sys.stderr,
+            )
             raise SystemExit(1) from None
