@@ -47,8 +47,10 @@ class BinStats:
 
     def __post_init__(self) -> None:
         state = self.state
-        if state.dtype != np.int64 or state.ndim != 2 or len(state) != 4 or not state.size:
-            raise ValueError(f"state must be int64 [4, bins], got {state.dtype} {state.shape}")
+        if not isinstance(state, np.ndarray) or state.dtype != np.int64:
+            raise TypeError(f"state must be an int64 array, got {type(state).__name__}")
+        if state.ndim != 2 or len(state) != 4 or not state.size:
+            raise ValueError(f"state must be [4, bins], got {list(state.shape)}")
         if state[0].max() >= FULL:
             raise ValueError(f"state: a bin holds {FULL} samples or more, too many for exact sums")
 
@@ -128,7 +130,7 @@ class BinStats:
         if not isinstance(other, BinStats):
             return NotImplemented
         if self.n_bins != other.n_bins:
-            raise ValueError(f"cannot add {self.n_bins} bins and {other.n_bins} bins")
+            raise ValueError(f"n_bins: cannot add {self.n_bins} bins and {other.n_bins} bins")
         return BinStats(self.state + other.state)
 
     def __eq__(self, other: object) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+MOST = 1_000_000  # classes: more would be a slip, and fill the memory
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -51,7 +53,8 @@ class LabelSpace:
     @cached_property
     def is_identity(self) -> bool:
         """Whether nothing changes."""
-        return self.columns == tuple((i,) for i in range(self.n_classes))
+        own = len(self.columns) == self.n_classes
+        return own and all(group == (i,) for i, group in enumerate(self.columns))
 
     @cached_property
     def _flat(self) -> tuple[Int[np.ndarray, " all"], Int[np.ndarray, " own"]]:
@@ -60,17 +63,18 @@ class LabelSpace:
         return np.concatenate(self.columns), np.cumsum([0, *sizes[:-1]])
 
     def project(self, logits: Float[np.ndarray, "batch classes"]) -> Float[np.ndarray, "batch own"]:
-        """Logits over the set's own classes: the maximum of each one's columns.
+        """Logits over the set's own classes: the maximum of each one's columns, finite or not.
 
         Raises:
-            ValueError: the logits do not have `n_classes` columns.
+            ValueError: the logits are no array with `n_classes` columns.
 
         Source: Hendrycks et al. 2021 (class subsets of -A and -R); the ObjectNet evaluation of
         WiSE-FT (maximum over ids).
         """
-        if logits.ndim != 2 or logits.shape[1] != self.n_classes:
-            found = logits.shape[1] if logits.ndim == 2 else f"shape {list(logits.shape)}"
-            raise ValueError(f"logits have {found} columns, not {self.n_classes}")
+        if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.dtype.kind not in "fiu":
+            raise ValueError("logits must be an array [N, classes] of numbers")
+        if logits.shape[1] != self.n_classes:
+            raise ValueError(f"logits have {logits.shape[1]} columns, not {self.n_classes}")
         if self.is_identity:
             return logits
         columns, first = self._flat
@@ -117,8 +121,8 @@ def _check_columns(columns: tuple[tuple[int, ...], ...]) -> None:
 
 
 def _check_classes(n_classes: int) -> None:
-    if not _is_integer(n_classes) or n_classes < 1:
-        raise ValueError(f"n_classes must be a positive integer, got {n_classes!r}")
+    if not _is_integer(n_classes) or not 1 <= n_classes <= MOST:
+        raise ValueError(f"n_classes must be a positive integer up to {MOST}, got {n_classes!r}")
 
 
 def _is_integer(value: object) -> bool:

@@ -92,7 +92,8 @@ class Scores:
             ValueError: a score is not finite.
         """
         rows = slice(start, start + self.rows)
-        part = as_array(self.values, self.name, rows).astype(self.dtype, order="C", copy=False)
+        with np.errstate(over="ignore"):  # of floats wider than double: to inf, refused below
+            part = as_array(self.values, self.name, rows).astype(self.dtype, order="C", copy=False)
         if not (part.min() >= -LARGEST and part.max() <= LARGEST):  # NaN compares false
             raise ValueError(
                 f"{self.name} must be finite, within 1e38; a masked class belongs in `label_space`"
@@ -204,7 +205,8 @@ def check_confidences(
         raise ValueError(f"correct {list(correct.shape)} does not fit {list(confidences.shape)}")
     if correct.dtype.kind not in "biuf" or not np.isin(correct, (0, 1)).all():
         raise TypeError("correct must hold truth values")
-    confidences = confidences.astype(np.float64)
+    with np.errstate(over="ignore"):  # of floats wider than double: to inf, refused below
+        confidences = confidences.astype(np.float64)
     if not ((confidences >= 0) & (confidences <= 1)).all():
         raise ValueError("confidences must be in [0, 1]; did you pass logits?")
     return confidences, correct.astype(bool)
@@ -256,10 +258,13 @@ def check_fraction(value: float, name: str) -> float:
 
 
 def _check_real(value: float, name: str, low: float, high: float, wanted: str) -> float:
-    number = value if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    try:  # first a float: a number of fewer bits cannot be compared with the bounds
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    except OverflowError:  # of an integer
+        number = np.nan
     if not low <= number <= high:
         raise ValueError(f"{name} must be {wanted}, from {low:g} to {high:g}, got {value!r}")
-    return float(number)
+    return number
 
 
 def as_array(values: Array, name: str, rows: slice | None = None) -> np.ndarray:

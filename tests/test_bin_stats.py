@@ -619,17 +619,16 @@ def test_what_has_no_bin_is_refused(confidences, error, message):
 
 
 @pytest.mark.usefixtures("_as_in_use")
-@pytest.mark.parametrize(
-    "state",
-    [
-        np.zeros((4, 3)),
-        np.zeros((3, 10), dtype=np.int64),
-        np.zeros((4, 0), dtype=np.int64),
-        np.zeros(4, dtype=np.int64),
-    ],
-)
-def test_a_state_of_another_form_is_refused(state):
-    with pytest.raises(ValueError, match=r"state must be int64 \[4, bins\]"):
+@pytest.mark.parametrize("shape", [(3, 10), (4, 0), (4,), (4, 2, 2)])
+def test_a_state_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"state must be \[4, bins\], got"):
+        BinStats(np.zeros(shape, dtype=np.int64))
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("state", [np.zeros((4, 3)), [[0]] * 4, None])
+def test_a_state_of_another_type_is_refused(state):
+    with pytest.raises(TypeError, match="state must be an int64 array, got"):
         BinStats(state)
 
 
