@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from carot_lib.files import atomic_write
+from carot_lib.whole_batch import gather_rows
 
 NAME = "checkpoint.safetensors"
 
@@ -62,9 +63,9 @@ class Checkpoint:
         tensors = {f"method.{key}": value for key, value in self.method.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        for name, value in self._generators().items():
-            states = self.fabric.all_gather(value.to(self.fabric.device))
-            tensors[f"generator.{name}"] = states.view(self.fabric.world_size, -1)
+        states = {f"generator.{name}": value for name, value in self._generators().items()}
+        states = {name: value[None].to(self.fabric.device) for name, value in states.items()}
+        tensors |= gather_rows(states, self.fabric.world_size)
         if not self.fabric.is_global_zero:
             return
         rest = {
@@ -101,7 +102,8 @@ class Checkpoint:
         self.method.load_state_dict(_part(tensors, "method"))
         self._restore_optimizer(_part(tensors, "optimizer"))
         for name, states in _part(tensors, "generator").items():
-            self._set_generator(name, states[self.fabric.global_rank])
+            # a copy: torch reads a state from the start of its memory, also that of a view
+            self._set_generator(name, states[self.fabric.global_rank].clone())
         self.fabric.strategy.precision.load_state_dict(rest["loss_scaler"])
         self.history[:] = rest["history"]
         self._say(f"going on after step {rest['step']}")

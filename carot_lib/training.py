@@ -1,18 +1,16 @@
-"""The one training loop, its optimizer, its schedule and the order of its samples."""
+"""The one training loop, its optimizer and its devices."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from lightning_fabric import Fabric
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.checkpoint import Checkpoint, fingerprint_of
 from carot_lib.clip_model import Clip, ImageClassifier
@@ -20,8 +18,10 @@ from carot_lib.datasets import LabelledSet
 from carot_lib.methods import MethodParams
 from carot_lib.methods.base import Batch, Method, Setup
 from carot_lib.progress import track
+from carot_lib.samples import batches, draw_epochs, draw_pairs
 from carot_lib.schedule import learning_rate_factor
 from carot_lib.schema import StrictParams
+from carot_lib.whole_batch import average_gradients, encode_whole, require_no_batch_norm
 
 READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
 
@@ -30,14 +30,37 @@ class HardwareParams(StrictParams):
     """Where and how to compute; the numbers of a result depend on it in the last digits only."""
 
     accelerator: Literal["cpu", "cuda", "auto"]
-    devices: PositiveInt
+    devices: PositiveInt  # GPUs, or CPU processes, of each node
+    nodes: PositiveInt  # machines; more than one are started by SLURM or torchrun
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    accumulation: PositiveInt  # pieces of a device's share: less memory, more time, the same result
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
 
     def launch(self) -> Fabric:
-        """The devices, ready to use."""
-        return Fabric(accelerator=self.accelerator, devices=self.devices, precision=self.precision)
+        """The devices, ready to use.
+
+        With several of them every one runs a process of its own from here on: those that SLURM or
+        torchrun started, or this very command once more.
+
+        Raises:
+            ValueError: CUDA is asked for, and there is none or are too few devices.
+        """
+        there = torch.cuda.device_count()
+        if self.accelerator == "cuda" and there < self.devices:
+            raise ValueError(
+                f"hardware: {self.devices} CUDA devices are asked for and torch finds {there}: "
+                "set `accelerator: cpu`, or fewer `devices`"
+            )
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
+            precision=self.precision,
+            strategy="ddp" if self.devices * self.nodes > 1 else "auto",
+        )
+        fabric.launch()
+        return fabric
 
 
 class TrainingParams(StrictParams):
@@ -53,113 +76,22 @@ class TrainingParams(StrictParams):
         return self.epochs * math.ceil(n_images / self.batch_size)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Which image under which caption template stands in which batch, fixed before training.
-
-    Attributes:
-        images: indices of the training images, one array a step.
-        templates: indices of the caption templates, one array a step.
-    """
-
-    images: list[Int[np.ndarray, " _"]]  # of any length each
-    templates: list[Int[np.ndarray, " _"]]  # of any length each
-
-
-def draw_epochs(
-    n_images: int, n_templates: int, training: TrainingParams, generator: np.random.Generator
-) -> Draws:
-    """Every image once an epoch, under a random template; the last batch of an epoch is smaller.
-
-    Source: WiSE-FT and FT in the public code.
-    """
-    starts = range(training.batch_size, n_images, training.batch_size)
-    images = [
-        part
-        for _ in range(training.epochs)
-        for part in np.split(generator.permutation(n_images), starts)
-    ]
-    return Draws(images, [generator.integers(n_templates, size=len(part)) for part in images])
-
-
-def draw_pairs(
-    n_images: int, n_templates: int, training: TrainingParams, generator: np.random.Generator
-) -> Draws:
-    """As many (image, template) pairs as the epochs hold, none of them twice.
-
-    An image is met `epochs` times on average only: FLYP and CaRot shuffle the list of all pairs
-    and stop when the steps are over.
-
-    Source: the caption list of FLYP's public code.
-    """
-    steps, size = training.total_steps(n_images), training.batch_size
-    if steps * size > n_images * n_templates:
-        raise ValueError(f"{steps} steps of {size} need more than all (image, template) pairs")
-    pairs = generator.choice(n_images * n_templates, size=steps * size, replace=False)
-    rows = np.split(pairs, steps)
-    return Draws([row // n_templates for row in rows], [row % n_templates for row in rows])
-
-
-class DrawnImages(Dataset):
-    """The images of each step of a run, indexed by steps (from 0).
-
-    What a transform draws by torch's generator depends on seed and step alone: not on the process
-    that reads the image, nor on what was read before, so a run that goes on sees the same images.
-    """
-
-    def __init__(self, images: Dataset, draws: Draws, seed: int):
-        self.images, self.draws, self.seed = images, draws, seed
-
-    def __len__(self) -> int:
-        return len(self.draws.images)
-
-    def __getitem__(self, step: int) -> Float[Tensor, "batch 3 height width"]:
-        chance = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(chance[0]))
-            return self.images[self.draws.images[step].tolist()]
-
-
-def batches(
-    images: Dataset,
-    labels: Int[np.ndarray, " samples"],
-    draws: Draws,
-    workers: int,
-    seed: int = 0,
-    done: int = 0,
-) -> Iterator[Batch]:
-    """The batches of a run, in the drawn order.
-
-    Args:
-        images: indexed by lists.
-        labels: of all images.
-        draws: of the whole run.
-        workers: processes that read images; 0: this process.
-        seed: of what the images' transform draws.
-        done: steps at the start to leave out.
-    """
-    loader = DataLoader(
-        DrawnImages(images, draws, seed),
-        batch_size=None,
-        sampler=range(done, len(draws.images)),
-        num_workers=workers,
-        pin_memory=workers > 0 and torch.cuda.is_available(),
-        generator=torch.Generator(),  # its own: the run's generator is a part of checkpoints
-    )
-    for step, pictures in enumerate(loader, start=done):
-        row, templates = draws.images[step], draws.templates[step]
-        yield Batch(pictures, torch.from_numpy(labels[row]), torch.from_numpy(templates))
-
-
 def build_optimizer(
-    model: nn.Module, learning_rate: float, weight_decay: float
+    model: nn.Module, learning_rate: float, weight_decay: float, fused: bool = True
 ) -> torch.optim.AdamW:
     """AdamW over all trained tensors in one group, norms, biases and the logit scale included.
+
+    Args:
+        model: all its parameters are trained.
+        learning_rate: peak.
+        weight_decay: of all tensors.
+        fused: the fast form, which unscales the gradients of `16-mixed` itself and so cannot have
+            them clipped before.
 
     Source: the public codes; CaRot, Section A.1.
     """
     return torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True
+        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=fused
     )
 
 
@@ -174,6 +106,7 @@ def fit(
     log: Callable[[dict[str, float]], None],
     done: int = 0,
     checkpoint: Checkpoint | None = None,
+    accumulation: int = 1,
 ) -> None:
     """Minimise the sum of the method's loss terms, one optimizer step per batch.
 
@@ -188,11 +121,13 @@ def fit(
         log: is given step, learning rate and every loss term of each step, in order.
         done: steps that were done before.
         checkpoint: keeps the state on disk; None: the state is not kept.
+        accumulation: pieces of the batch whose activations are in memory one at a time.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer = fabric.setup_optimizers(optimizer)
     method.model.train()
     unread: list[tuple[int, float, dict[str, Tensor]]] = []
@@ -200,11 +135,14 @@ def fit(
         factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        batch = Batch(*fabric.to_device((batch.images, batch.labels, batch.templates)))
+        tensors = fabric.to_device((batch.images, batch.labels, batch.templates))
+        pieces = Batch(*tensors).split(accumulation)
         with fabric.autocast():
-            terms = method.loss_terms(batch)
+            encoded = encode_whole(method.encode, pieces, batch.whole)
+        terms = method.loss_terms(encoded)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(torch.stack(list(terms.values())).sum())
+        average_gradients(parameters)
         if clip_gradient_norm is not None:
             fabric.clip_gradients(
                 method.model,
@@ -268,8 +206,13 @@ def fine_tune(
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
+        MemoryError: a step needs more memory than there is; the message says which numbers to
+            change.
+        ValueError: the hardware is not there, or the model or a batch cannot be shared by it.
     """
     fabric = hardware.launch()
+    if fabric.world_size * hardware.accumulation > 1:
+        require_no_batch_norm(clip)
     n_images, n_templates = len(train_set.labels), class_prompts.shape[1]
     total_steps = training.total_steps(n_images)
     fingerprint = fingerprint_of(
@@ -279,9 +222,12 @@ def fine_tune(
     )
     clip = clip.to(fabric.device)
     method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
-    optimizer = build_optimizer(method.model, run.learning_rate, training.weight_decay)
+    optimizer = build_optimizer(
+        method.model, run.learning_rate, training.weight_decay, hardware.precision != "16-mixed"
+    )
     draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
-    draws = draw(n_images, n_templates, training, np.random.default_rng(seed))
+    chance = np.random.default_rng(seed)
+    draws = draw(n_images, n_templates, training.epochs, training.batch_size, chance)
 
     history: list[dict[str, int | float]] = []
     done, checkpoint = 0, None
@@ -297,18 +243,39 @@ def fine_tune(
         history.append(record)
         log(record)
 
-    images = train_set.open_images()
-    data = batches(images, train_set.labels, draws, hardware.workers, seed, done)
-    fit(
-        method,
-        track(data, total_steps - done, f"training {label}", "steps"),
-        total_steps,
-        optimizer,
-        training.warmup_steps,
-        run.clip_gradient_norm,
-        fabric,
-        keep,
+    images = train_set.open_images(clip.preprocessing, training=True)
+    data = batches(
+        images,
+        train_set.labels,
+        draws,
+        hardware.workers,
+        seed,
         done,
-        checkpoint,
+        fabric.global_rank,
+        fabric.world_size,
     )
+    if fabric.is_global_zero:
+        data = track(data, total_steps - done, f"training {label}", "steps")
+    try:
+        fit(
+            method,
+            data,
+            total_steps,
+            optimizer,
+            training.warmup_steps,
+            run.clip_gradient_norm,
+            fabric,
+            keep,
+            done,
+            checkpoint,
+            hardware.accumulation,
+        )
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError(
+                f"out of memory at batch_size {training.batch_size} on {fabric.world_size} "
+                f"device(s) with accumulation {hardware.accumulation}: set "
+                f"hardware.accumulation to {2 * hardware.accumulation}, which gives the same result"
+            ) from error
+        raise
     return method.classifier().cpu().eval()

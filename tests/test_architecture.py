@@ -10,7 +10,17 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "carot_lib"
 FLOORS = [  # ground floor first; a module imports only from floors below its own
-    {"schema", "files", "layout", "label_space", "losses", "prompts", "progress", "schedule"},
+    {
+        "schema",
+        "files",
+        "layout",
+        "label_space",
+        "losses",
+        "prompts",
+        "progress",
+        "schedule",
+        "whole_batch",
+    },
     {"scores"},
     {
         "bin_stats",
@@ -24,8 +34,9 @@ FLOORS = [  # ground floor first; a module imports only from floors below its ow
     },
     {"world", "metrics", "temperature", "tables", "reliability", "plots", "teacher", "inference"},
     {"bootstrap", "calibrators", "methods", "miniature", "report"},
-    {"verdicts", "pretraining", "training"},
-    {"claims", "params"},
+    {"verdicts", "pretraining", "samples"},
+    {"claims", "training"},
+    {"params"},
     {"stages"},
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}

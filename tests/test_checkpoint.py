@@ -61,7 +61,9 @@ TRAINING = {"epochs": 5, "batch_size": 4, "weight_decay": 0.1, "warmup_steps": 2
 HARDWARE = {
     "accelerator": "cpu",
     "devices": 1,
+    "nodes": 1,
     "precision": "32-true",
+    "accumulation": 1,
     "workers": 0,
     "checkpoint_every": 3,
 }

@@ -319,11 +319,9 @@ def test_the_cached_captions_of_the_teacher_change_no_weight(
     run = Run.model_validate(entry("carot", teacher=ema(0.5, 0.5, 0.0, 2))).root
     method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
     for batch in data[:3]:
-        with torch.no_grad():
-            cached = method._teacher_logits(batch)
-            again = method._teacher_logits(batch)
-            captions = class_prompts[batch.labels, batch.templates]
-            fresh = method.teacher.model.similarity_logits(batch.images, captions)
+        cached, again = (method.encode(batch)["teacher_text"] for _ in range(2))
+        captions = class_prompts[batch.labels, batch.templates]
+        fresh = method.teacher.model.encode_texts(captions)
         torch.testing.assert_close(cached, fresh)
         assert torch.equal(cached, again)
 
@@ -333,14 +331,16 @@ def test_an_update_of_the_teacher_forgets_its_captions(
 ):
     run = Run.model_validate(entry("carot", teacher=ema(0.0, 0.0, 0.0, 1))).root
     method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
-    method._teacher_logits(data[0])
+    method.encode(data[0])
     with torch.no_grad():
         method.model.model.text_projection.add_(1.0)
     method.after_step(1)
     captions = class_prompts[data[0].labels, data[0].templates]
-    with torch.no_grad():
-        fresh = method.teacher.model.similarity_logits(data[0].images, captions)
-    torch.testing.assert_close(method._teacher_logits(data[0]), fresh)
+    encoded = method.encode(data[0])
+    torch.testing.assert_close(encoded["teacher_text"], method.teacher.model.encode_texts(captions))
+    torch.testing.assert_close(
+        encoded["teacher_image"], method.teacher.model.encode_images(data[0].images)
+    )
 
 
 def test_a_caption_is_encoded_once_between_two_updates_of_the_teacher(
@@ -356,14 +356,14 @@ def test_a_caption_is_encoded_once_between_two_updates_of_the_teacher(
         lambda tokens: encoded.append(len(tokens)) or encode(tokens),
     )
     pairs = set(zip(data[0].labels.tolist(), data[0].templates.tolist(), strict=True))
-    method._teacher_logits(data[0])
-    method._teacher_logits(data[0])
+    method.encode(data[0])
+    method.encode(data[0])
     assert encoded == [len(pairs)]
     method.after_step(1)  # no update is due
-    method._teacher_logits(data[0])
+    method.encode(data[0])
     assert encoded == [len(pairs)]
     method.after_step(2)
-    method._teacher_logits(data[0])
+    method.encode(data[0])
     assert encoded == [len(pairs)] * 2
 
 

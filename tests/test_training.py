@@ -1,32 +1,27 @@
-"""The training loop, its optimizer, its hardware and the order of its samples."""
+"""The training loop, its optimizer and its hardware."""
 
+import gc
 import math
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from carot_lib import training as training_module
 from carot_lib.clip_model import ImageClassifier
-from carot_lib.datasets import ArrayImages, LabelledSet
+from carot_lib.datasets import LabelledSet
 from carot_lib.label_space import label_space_of
 from carot_lib.methods import Run
 from carot_lib.methods.base import Batch
 from carot_lib.training import (
-    Draws,
     HardwareParams,
     TrainingParams,
-    batches,
     build_optimizer,
-    draw_epochs,
-    draw_pairs,
     fine_tune,
     fit,
 )
@@ -41,8 +36,8 @@ def params(epochs: int = 2, batch_size: int = 4, warmup_steps: int = 0) -> Train
 
 
 def hardware(**changes: object) -> HardwareParams:
-    numbers = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "workers": 0}
-    numbers |= {"checkpoint_every": 100}
+    numbers = {"accelerator": "cpu", "devices": 1, "nodes": 1, "precision": "32-true"}
+    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 100}
     return HardwareParams.model_validate(numbers | changes)
 
 
@@ -61,86 +56,6 @@ def test_steps_of_a_run():
     assert params(2, 4).total_steps(8) == 4
     assert params(2, 4).total_steps(9) == 6
     assert params(3, 4).total_steps(1) == 3
-
-
-@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 9), st.integers(0, 99))
-def test_an_epoch_holds_every_image_once(n_images, epochs, size, seed):
-    draws = draw_epochs(n_images, 5, params(epochs, size), rng(seed))
-    steps = math.ceil(n_images / size)
-    assert len(draws.images) == len(draws.templates) == epochs * steps
-    for epoch in range(epochs):
-        parts = draws.images[epoch * steps : (epoch + 1) * steps]
-        assert sorted(np.concatenate(parts)) == list(range(n_images))
-        assert [len(part) for part in parts[:-1]] == [size] * (steps - 1)
-        assert len(parts[-1]) == n_images - (steps - 1) * size
-    for images, templates in zip(draws.images, draws.templates, strict=True):
-        assert len(images) == len(templates)
-        assert ((templates >= 0) & (templates < 5)).all()
-
-
-def test_epochs_are_shuffled_anew_and_use_all_templates():
-    draws = draw_epochs(100, 5, params(2, 100), rng())
-    assert not np.array_equal(draws.images[0], draws.images[1])
-    assert not np.array_equal(draws.images[0], np.arange(100))
-    assert set(draws.templates[0]) == set(range(5))
-
-
-@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 9), st.integers(0, 99))
-def test_no_pair_comes_twice(n_images, epochs, size, seed):
-    n_templates = 40
-    draws = draw_pairs(n_images, n_templates, params(epochs, size), rng(seed))
-    steps = epochs * math.ceil(n_images / size)
-    assert [len(images) for images in draws.images] == [size] * steps
-    assert [len(templates) for templates in draws.templates] == [size] * steps
-    images, templates = np.concatenate(draws.images), np.concatenate(draws.templates)
-    assert len(set(zip(images, templates, strict=True))) == steps * size
-    assert images.min() >= 0
-    assert images.max() < n_images
-    assert templates.min() >= 0
-    assert templates.max() < n_templates
-
-
-def test_all_pairs_can_be_drawn_and_no_more():
-    # 2 epochs of 3 batches of 4 = 24 pairs = 12 images x 2 templates
-    draws = draw_pairs(12, 2, params(2, 4), rng())
-    met = Counter(
-        pair
-        for images, templates in zip(draws.images, draws.templates, strict=True)
-        for pair in zip(images.tolist(), templates.tolist(), strict=True)
-    )
-    assert met == {(image, template): 1 for image in range(12) for template in range(2)}
-    with pytest.raises(ValueError, match="9 steps of 4 need more than all"):
-        draw_pairs(12, 2, params(3, 4), rng())
-    with pytest.raises(ValueError, match="6 steps of 4 need more than all"):
-        draw_pairs(11, 2, params(2, 4), rng())  # a batch is never small here
-
-
-@pytest.mark.parametrize("draw", [draw_epochs, draw_pairs])
-def test_draws_depend_on_the_generator_alone(draw):
-    first, again, other = (draw(30, 8, params(), rng(seed)) for seed in (3, 3, 4))
-    for name in ("images", "templates"):
-        assert np.array_equal(
-            np.concatenate(getattr(first, name)), np.concatenate(getattr(again, name))
-        )
-        assert not np.array_equal(
-            np.concatenate(getattr(first, name)), np.concatenate(getattr(other, name))
-        )
-
-
-def test_batches_come_in_the_drawn_order():
-    pictures = rng().integers(0, 256, size=(5, 4, 4, 3), dtype=np.uint8)
-    images, labels = ArrayImages(pictures), np.array([10, 11, 12, 13, 14])
-    draws = Draws(
-        [np.array([4, 0, 4]), np.array([2])],
-        [np.array([7, 8, 9]), np.array([6])],
-    )
-    first, second = batches(images, labels, draws, workers=0)
-    assert torch.equal(first.images, images[[4, 0, 4]])
-    assert first.labels.tolist() == [14, 10, 14]
-    assert first.templates.tolist() == [7, 8, 9]
-    assert torch.equal(second.images, images[[2]])
-    assert second.labels.tolist() == [12]
-    assert second.templates.tolist() == [6]
 
 
 def test_one_group_holds_every_tensor(make_clip):
@@ -174,7 +89,10 @@ class Slope(nn.Module):
         self.calls = 0
         self.after: list[tuple[int, list[float]]] = []
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        return {"label": batch.labels}
+
+    def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
         assert self.model.training
         self.calls += 1
         loss = (self.slope * self.model.weight).sum()
@@ -324,12 +242,14 @@ def entry(kind: str, sampling: str = "pairs") -> dict:
 def trained(make_clip, class_prompts, train_set) -> Callable[..., ImageClassifier]:
     """A run of 6 steps from the same pre-trained model; its log goes to `records`."""
 
-    def train(run: dict, seed: int = 0, records: list | None = None) -> ImageClassifier:
+    def train(
+        run: dict, seed: int = 0, records: list | None = None, epochs: int = 2, **changes: object
+    ) -> ImageClassifier:
         log = [] if records is None else records
         return fine_tune(
             Run.model_validate(run).root,
-            params(2, 4, warmup_steps=1),
-            hardware(),
+            params(epochs, 4, warmup_steps=1),
+            hardware(**changes),
             make_clip(),
             class_prompts,
             train_set,
@@ -397,3 +317,93 @@ def test_a_run_samples_as_its_entry_says(trained, monkeypatch, sampling, sizes):
     monkeypatch.setattr(training_module, "batches", spy)
     trained(entry("flyp", sampling))
     assert seen == sizes
+
+
+def test_cuda_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="2 CUDA devices are asked for"):
+        hardware(accelerator="cuda", devices=2).launch()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_too_little_memory_is_said_with_the_numbers_to_change(trained, monkeypatch, error):
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(training_module, "encode_whole", fail)
+    with pytest.raises(MemoryError) as caught:
+        trained(entry("flyp"))
+    assert str(caught.value) == (
+        "out of memory at batch_size 4 on 1 device(s) with accumulation 1: set "
+        "hardware.accumulation to 2, which gives the same result"
+    )
+
+
+def test_another_error_stays_what_it_is(trained, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(training_module, "encode_whole", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        trained(entry("flyp"))
+
+
+def test_pieces_of_a_model_with_batch_norm_are_refused(trained):
+    with pytest.raises(ValueError, match="BatchNorm"):
+        trained(entry("flyp"), accumulation=2)
+
+
+def test_gradients_of_half_precision_are_unscaled_before_they_are_clipped():
+    # on a CPU, where Fabric itself would take bf16 instead
+    fabric = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu"))
+    method = Slope((3.0, 4.0))  # norm 5, in the loss's own scale 2 ** 16 times that
+    optimizer = torch.optim.SGD(method.model.parameters(), lr=1.0)
+    fit(method, [BATCH], 1, optimizer, 0, 2.5, fabric, lambda record: None)
+    assert fabric.strategy.precision.scaler.get_scale() == 2.0**16
+    assert method.model.weight.tolist() == pytest.approx([-1.5, -2.0], rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", [None, 2.5])
+def test_the_optimizer_of_half_precision_takes_clipped_gradients(clip):
+    half = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu"))
+    weights = []
+    for fabric in (hardware().launch(), half):
+        method = Slope((3.0, 4.0))
+        optimizer = build_optimizer(method.model, 0.1, 0.1, fused=False)
+        fit(method, [BATCH] * 3, 3, optimizer, 0, clip, fabric, lambda record: None)
+        weights.append(method.model.weight.tolist())
+    assert weights[0] == pytest.approx(weights[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
+def test_lower_precision_trains_nearly_the_same(trained, kind):
+    run = entry(kind) | {"clip_gradient_norm": 1.0}
+    records, exact = [], []
+    trained(run, records=records, precision="bf16-mixed")
+    trained(run, records=exact)
+    assert len(records) == 6
+    for term in list(exact[0])[2:]:
+        # of the same weights; in 16 bits a feature has two or three digits
+        assert records[0][term] == pytest.approx(exact[0][term], abs=0.1)
+
+
+def test_nothing_piles_up_over_the_steps(trained):
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    counts = []
+
+    class Counting(list):
+        def append(self, record: dict) -> None:
+            if record["step"] in (20, 60):  # a reading: no loss waits to be read
+                counts.append(tensors())
+
+    trained(entry("carot", "epochs"), records=Counting(), epochs=20)
+    assert counts[0] == pytest.approx(counts[1], abs=3)

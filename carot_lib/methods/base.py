@@ -15,11 +15,26 @@ from carot_lib.schema import StrictParams
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images with their class and the template of their caption."""
+    """One step's images with their class and the template of their caption.
+
+    Attributes:
+        images: as the model takes them.
+        labels: their classes.
+        templates: index of the template of each one's caption.
+        whole: images of the step over all devices; None if these are all.
+    """
 
     images: Float[Tensor, "batch 3 height width"]
     labels: Int[Tensor, " batch"]
     templates: Int[Tensor, " batch"]
+    whole: int | None = None
+
+    def split(self, pieces: int) -> list["Batch"]:
+        """The batch in as many pieces of like sizes, in order; fewer if it has fewer images."""
+        pieces = min(pieces, len(self.labels))
+        tensors = (self.images, self.labels, self.templates)
+        columns = [tensor.tensor_split(pieces) for tensor in tensors]
+        return [Batch(*piece) for piece in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class RunParams(StrictParams):
 
     learning_rate: PositiveFloat  # peak of the schedule
     clip_gradient_norm: PositiveFloat | None  # global norm; None: gradients are not clipped
-    sampling: Literal["epochs", "pairs"]  # see `draw_epochs` and `draw_pairs` in training.py
+    sampling: Literal["epochs", "pairs"]  # see `draw_epochs` and `draw_pairs` in samples.py
 
 
 @runtime_checkable
@@ -65,8 +80,18 @@ class Method(Protocol):
 
     model: nn.Module
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Weighted scalar losses by name; the loop minimises their sum and logs each."""
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """All that the losses need of the images, by name: tensors of one row an image.
+
+        No image's row may depend on the others: the loop may cut the batch into pieces.
+        """
+
+    def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weighted scalar losses of a whole batch by name; the loop minimises their sum.
+
+        Args:
+            encoded: the rows of `encode`, of all pieces and devices.
+        """
 
     def after_step(self, step: int) -> None:
         """Called after optimizer step `step` (1-based)."""

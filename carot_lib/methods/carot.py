@@ -6,7 +6,7 @@ Source: Oh et al. 2023, "Towards Calibrated Robust Fine-Tuning of VLMs", Section
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
@@ -50,14 +50,26 @@ class Carot(nn.Module):
         self.kd_reduction, self.max_logit_scale = kd_reduction, max_logit_scale
         self._forget_captions()
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Contrastive loss (Eq. 1) and weighted self-distillation (Eq. 2)."""
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit-length features of the images and their captions, the student's, the teacher's."""
         captions = self.class_prompts[batch.labels, batch.templates]
-        student = self.model.similarity_logits(batch.images, captions)
-        teacher = self._teacher_logits(batch)
+        return {
+            "image": self.model.encode_images(batch.images),
+            "text": self.model.encode_texts(captions),
+            **self._encode_by_teacher(batch),  # last: see `encode_in_pieces`
+        }
+
+    def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Contrastive loss (Eq. 1) and weighted self-distillation (Eq. 2)."""
+        # what one device encoded all may know: their tables stay the same
+        self._remember(encoded["caption"], encoded["teacher_text"])
+        scale, slow_scale = self.model.logit_scale, self.teacher.model.logit_scale
+        student = scale * encoded["image"] @ encoded["text"].T
+        teacher = slow_scale * encoded["teacher_image"] @ encoded["teacher_text"].T
+        contrastive = contrastive_loss(student)
         distillation = self_distillation_loss(student, teacher, self.kd_reduction)
         return {
-            "contrastive": contrastive_loss(student),
+            "contrastive": contrastive,
             "distillation": self.distillation_weight * distillation,
         }
 
@@ -72,8 +84,8 @@ class Carot(nn.Module):
         return self.model.zero_shot_classifier(self.class_prompts)
 
     @torch.no_grad()
-    def _teacher_logits(self, batch: Batch) -> Float[Tensor, "batch batch"]:
-        """The teacher's similarities; each caption is encoded once between two updates.
+    def _encode_by_teacher(self, batch: Batch) -> dict[str, Tensor]:
+        """The teacher's features; each caption is encoded once between two updates.
 
         Exact: the teacher is constant between updates and so are its text features.
         """
@@ -81,9 +93,19 @@ class Carot(nn.Module):
         caption = batch.labels * self.class_prompts.shape[1] + batch.templates
         new = caption[~self.is_known[caption]].unique()
         if len(new):
-            self.features[new] = teacher.encode_texts(self.class_prompts.flatten(0, 1)[new])
-            self.is_known[new] = True
-        return teacher.logit_scale * teacher.encode_images(batch.images) @ self.features[caption].T
+            self._remember(new, teacher.encode_texts(self.class_prompts.flatten(0, 1)[new]))
+        return {
+            "teacher_image": teacher.encode_images(batch.images),
+            "teacher_text": self.features[caption],
+            "caption": caption,
+        }
+
+    def _remember(
+        self, captions: Int[Tensor, " batch"], features: Float[Tensor, "batch embed"]
+    ) -> None:
+        """Enter the teacher's text features into the table."""
+        self.features[captions] = features.to(self.features.dtype)  # lower in mixed precision
+        self.is_known[captions] = True
 
     def _forget_captions(self) -> None:
         """Empty the table of the teacher's text features: one row for each class and template."""

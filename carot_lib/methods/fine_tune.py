@@ -32,11 +32,17 @@ class FineTune(nn.Module):
         self.model = setup.clip.zero_shot_classifier(setup.class_prompts)
         self.label_smoothing = label_smoothing
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit-length image features and the labels."""
+        return {
+            "image": F.normalize(self.model.visual(batch.images), dim=-1),
+            "label": batch.labels,
+        }
+
+    def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross-entropy against the (smoothed) labels."""
-        loss = F.cross_entropy(
-            self.model(batch.images), batch.labels, label_smoothing=self.label_smoothing
-        )
+        logits = self.model.head(encoded["image"])
+        loss = F.cross_entropy(logits, encoded["label"], label_smoothing=self.label_smoothing)
         return {"cross_entropy": loss}
 
     def after_step(self, step: int) -> None:

@@ -34,10 +34,17 @@ class Flyp(nn.Module):
         self.class_prompts = setup.class_prompts
         self.label_smoothing, self.max_logit_scale = label_smoothing, max_logit_scale
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Contrastive loss (Eq. 1) against the (smoothed) pairing."""
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit-length features of the images and their captions."""
         captions = self.class_prompts[batch.labels, batch.templates]
-        logits = self.model.similarity_logits(batch.images, captions)
+        return {
+            "image": self.model.encode_images(batch.images),
+            "text": self.model.encode_texts(captions),
+        }
+
+    def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Contrastive loss (Eq. 1) against the (smoothed) pairing."""
+        logits = self.model.logit_scale * encoded["image"] @ encoded["text"].T
         return {"contrastive": contrastive_loss(logits, self.label_smoothing)}
 
     def after_step(self, step: int) -> None:

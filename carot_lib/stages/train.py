@@ -4,7 +4,8 @@ python -m carot_lib.stages.train --profile miniature --run carot --seed 0
 
 Reads data/prepared/<profile>/ and models/<profile>/pretrained/; writes the classifier and the
 history of the training to models/<profile>/<run>/seed<seed>/. Until then it keeps its state in
-checkpoints/<profile>/<run>/seed<seed>/: killed and started again, it goes on from there.
+checkpoints/<profile>/<run>/seed<seed>/: killed and started again, it goes on from there. On several
+devices every one runs this stage, and the first one writes.
 """
 
 import sys
@@ -21,6 +22,7 @@ from carot_lib.methods import Run
 from carot_lib.prompts import clip_templates, tokenize_prompts
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training import HardwareParams, TrainingParams, fine_tune
+from carot_lib.whole_batch import is_first_process
 
 
 def train(layout: Layout, run: str, seed: int) -> None:
@@ -28,6 +30,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
 
     Raises:
         ValueError: params.yaml has no such run, or a fault in what it says of it.
+        FloatingPointError, MemoryError: see `carot_lib.training.fine_tune`.
     """
     method = read_params(layout.params, Run, layout.profile, "runs", run).root
     training = read_params(layout.params, TrainingParams, layout.profile, "training")
@@ -48,6 +51,8 @@ def train(layout: Layout, run: str, seed: int) -> None:
         label=run,
         checkpoints=checkpoints,
     )
+    if not is_first_process():
+        return
     folder = layout.model(run, seed)
     save_classifier(classifier, folder)
     write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
@@ -59,6 +64,6 @@ if __name__ == "__main__":
         arguments = read_command(__doc__, "run", "seed")
         try:
             train(arguments.layout, arguments.run, arguments.seed)
-        except FloatingPointError as error:
+        except (FloatingPointError, MemoryError) as error:
             print(f"{arguments.run}: {error}", file=sys.stderr)
             raise SystemExit(1) from None

@@ -1,0 +1,199 @@
+"""Processes of their own that train by gloo, for tests/test_whole_batch.py.
+
+python tests/many_devices.py FOLDER: writes into FOLDER what one, two and four processes compute.
+"""
+
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from carot_lib.clip_model import Clip, build_clip
+from carot_lib.datasets import LabelledSet
+from carot_lib.files import write_json
+from carot_lib.label_space import label_space_of
+from carot_lib.methods import Run
+from carot_lib.methods.base import Setup
+from carot_lib.samples import Draws, batches
+from carot_lib.training import HardwareParams, TrainingParams, fine_tune, fit
+
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16},
+    "text_cfg": {"context_length": 12, "vocab_size": 99, "width": 16, "heads": 2, "layers": 1},
+}
+TEACHER = {
+    "momentum_start": 0.5,
+    "momentum_end": 0.5,
+    "warmup_fraction": 0.0,
+    "update_every": 2,
+    "update_at_step_0": False,
+}
+SHARED = {"learning_rate": 0.01, "sampling": "epochs"}
+RUNS = {
+    "fine_tune": {**SHARED, "clip_gradient_norm": 1.0, "label_smoothing": 0.1},
+    "flyp": {
+        **SHARED,
+        "clip_gradient_norm": None,
+        "label_smoothing": 0.1,
+        "max_logit_scale": None,
+    },
+    "carot": {
+        **SHARED,
+        "clip_gradient_norm": None,
+        "distillation_weight": 0.75,
+        "kd_reduction": "paper",
+        "max_logit_scale": None,
+        "teacher": TEACHER,
+    },
+}
+WHOLE = 7  # images of a batch: 4 + 3 on two devices, 2 + 2 + 2 + 1 on four
+
+
+def hardware(devices: int = 1, **changes: object) -> HardwareParams:
+    numbers = {"accelerator": "cpu", "devices": devices, "nodes": 1, "precision": "32-true"}
+    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 1}
+    return HardwareParams.model_validate(numbers | changes)
+
+
+def model() -> Clip:
+    """A CLIP without BatchNorm, the same at every call."""
+    torch.manual_seed(0)
+    return build_clip(CONFIG)
+
+
+def prompts() -> Tensor:
+    """Five classes in three templates of unlike lengths; 98 is the end mark."""
+    tokens = torch.randint(1, 97, (5, 3, 12), generator=torch.Generator().manual_seed(1))
+    for template, length in enumerate((4, 7, 11)):
+        tokens[:, template, length] = 98
+        tokens[:, template, length + 1 :] = 0
+    return tokens
+
+
+def train_set() -> LabelledSet:
+    """Eleven images: the second batch of an epoch has four."""
+    generator = np.random.default_rng(2)
+    return LabelledSet(
+        name="train",
+        labels=generator.integers(0, 5, size=11),
+        images=generator.integers(0, 256, size=(11, 16, 16, 3), dtype=np.uint8),
+        paths=None,
+        label_space=label_space_of(None, 5),
+        class_names=list("abcde"),
+        fingerprint="0" * 16,
+    )
+
+
+def gradient_of_one_batch(
+    kind: str, devices: int, accumulation: int = 1
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Gradient of every weight, clipped where the method clips, and the loss terms.
+
+    In a teacher that differs from its student, the distillation has a gradient.
+    """
+    fabric = hardware(devices).launch()
+    run = Run.model_validate({"kind": kind, **RUNS[kind]}).root
+    method = run.build(Setup(model(), prompts(), 10))
+    if kind == "carot":
+        with torch.no_grad():
+            for value in method.teacher.model.parameters():
+                value.mul_(1.1)
+    before = {key: value.clone() for key, value in method.model.state_dict().items()}
+    images, draws = train_set(), Draws([np.arange(WHOLE)], [np.arange(WHOLE) % 3])
+    share = {"device": fabric.global_rank, "devices": devices}
+    data = batches(images.open_images(), images.labels, draws, workers=0, **share)
+    records: list[dict[str, float]] = []
+    optimizer = torch.optim.SGD(method.model.parameters(), lr=1.0)
+    clipping = run.clip_gradient_norm
+    numbers = {"total_steps": 1, "warmup_steps": 0, "clip_gradient_norm": clipping}
+    fit(
+        method,
+        data,
+        optimizer=optimizer,
+        fabric=fabric,
+        log=records.append,
+        accumulation=accumulation,
+        **numbers,
+    )
+    after = method.model.state_dict()
+    return {key: value - after[key] for key, value in before.items()}, records[0]
+
+
+class KilledError(Exception):
+    """What stands for a kill."""
+
+
+def whole_run(kind: str, devices: int, folder: Path | None, deadly: int = 0) -> list[dict]:
+    """The records of a run of six steps, and the weights under the name `.`; killed at a step."""
+    records: list[dict] = []
+
+    def log(record: dict) -> None:
+        if record["step"] == deadly:
+            raise KilledError
+        records.append(record)
+
+    classifier = fine_tune(
+        Run.model_validate({"kind": kind, **RUNS[kind]}).root,
+        TrainingParams(epochs=3, batch_size=WHOLE, weight_decay=0.1, warmup_steps=1),
+        hardware(devices),
+        model(),
+        prompts(),
+        train_set(),
+        0,
+        log,
+        "a run",
+        folder,
+    )
+    return [*records, {".": classifier.state_dict()}]
+
+
+def device(rank: int, devices: int, port: int, folder: Path) -> None:
+    """One process of several."""
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(devices)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    mine = folder / f"{devices}-{rank}"
+    for kind in RUNS:
+        gradient, terms = gradient_of_one_batch(kind, devices)
+        save_file({k: v.contiguous() for k, v in gradient.items()}, f"{mine}-{kind}.safetensors")
+        *records, last = whole_run(kind, devices, None)
+        write_json(folder / f"{devices}-{rank}-{kind}.json", [terms, *records])
+        if devices == 2:
+            kept = folder / "kept" / kind
+            try:
+                whole_run(kind, devices, kept, deadly=4)
+            except KilledError:
+                torch.distributed.barrier()
+            *again, resumed = whole_run(kind, devices, kept)
+            same = all(torch.equal(v, resumed["."][k]) for k, v in last["."].items())
+            gaps = [(v - resumed["."][k]).abs().max().item() for k, v in last["."].items()]
+            write_json(
+                folder / f"resumed-{rank}-{kind}.json",
+                {"same": same and again == records, "gap": max(gaps), "steps": len(again)},
+            )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+if __name__ == "__main__":
+    fork = multiprocessing.get_context("fork")  # torch is imported once, and has computed nothing
+    for devices in (1, 2, 4):
+        arguments = (devices, free_port(), Path(sys.argv[1]))
+        processes = [fork.Process(target=device, args=(r, *arguments)) for r in range(devices)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if failed := [process.exitcode for process in processes if process.exitcode]:
+            sys.exit(f"{devices} devices: exit codes {failed}")
