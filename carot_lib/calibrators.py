@@ -8,7 +8,7 @@ classes remain.
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ from carot_lib.temperature import select_temperature
 SEARCH = {"maxiter": 500, "gtol": 1e-7, "ftol": 1e-14}  # of vector scaling's L-BFGS
 
 
+@runtime_checkable
 class Calibrator(Protocol):
     """What was learnt on one set and can be applied to any."""
 

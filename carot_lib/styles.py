@@ -41,6 +41,15 @@ DATASET_NAMES = {
     "handwritten": "Handwritten (real)",
     "ood": "OOD, mean of five",
 }
+CALIBRATION_NAMES = {
+    "none": "none",
+    "temperature": "temperature, by ECE",
+    "temperature_nll": "temperature, by NLL",
+    "vector": "vector scaling",
+    "histogram": "histogram binning",
+    "isotonic": "isotonic regression",
+    "oracle": "oracle temperature",
+}
 # Okabe and Ito's colours, told apart by colour-blind readers; a smoothed run has its plain run's
 # colour and an open marker.
 _COLOURS = {

@@ -1,5 +1,6 @@
-"""Tables 1 and 2 from the long table of metrics, alone and beside the paper's."""
+"""Tables 1 and 2 from the long table of metrics, alone, beside the paper's, and with intervals."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -22,8 +23,17 @@ COLUMNS = {
     "ood_ece_ts": ("ood", "temperature", "ece", "OOD ECE w/ TS", -1),
     "temperature": ("id_val", "temperature", "temperature", "T", 0),
 }
+ECES = ("id_ece", "ood_ece", "id_ece_ts", "ood_ece_ts")
 TABLE1 = list(COLUMNS)
+POSTHOC_LEGEND = (
+    "Change: from no calibration, on the same resampled images; within noise: its interval holds "
+    "zero. All calibrators are fitted on the ID validation set, but for the oracle, whose "
+    "temperature is the best on each reported set itself: no result, but it shows how much of an "
+    "error one temperature could remove."
+)
 TABLE2 = ["id_acc", "ood_acc", "id_ece", "ood_ece"]
+
+Place = tuple[str, int, str, str]  # run, seed, dataset, calibration
 
 
 def table1(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -83,8 +93,58 @@ def to_markdown(table: pd.DataFrame, names: Mapping[str, str]) -> str:
     marks = {0: "{}", 1: "**{}**", 2: "*{}*"}
     body = [[_mark(cell, marks) for cell in row] for row in _cells(table, names)]
     head = [_title(table.columns[0]), *(COLUMNS[c][3] + _arrow(c, "↑↓") for c in table.columns[1:])]
-    rule = [":--", *["--:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body]) + "\n"
+    return _markdown(head, body)
+
+
+def intervals_markdown(metrics: pd.DataFrame, names: Mapping[str, str], level: float) -> str:
+    """The ECEs of Table 1, each with its interval and its noise floor, as Markdown.
+
+    Args:
+        metrics: the long table, with columns low and high.
+        names: of the runs.
+        level: of the intervals.
+
+    Raises:
+        ValueError: a number is missing; the message names it.
+    """
+    places, columns = _places(metrics), [COLUMNS[column] for column in ECES]
+    head = ["Method"]
+    for column in columns:
+        head += [f"{column[3]} ↓", "floor"]
+    body = []
+    for run, seed in itertools.product(TABLE1_RUNS, metrics["seed"].unique().tolist()):
+        row = [_row_name(run, seed, names, metrics)]
+        for dataset, calibration, *_ in columns:
+            row += _ece_cells(places, (run, seed, dataset, calibration), level)
+        body.append(row)
+    return f"{_markdown(head, body)}\n{_legend(level)}\n"
+
+
+def posthoc_markdown(
+    posthoc: pd.DataFrame, names: Mapping[str, str], calibrations: Mapping[str, str], level: float
+) -> str:
+    """ID and OOD ECE of each run after each calibration, and what changed, as Markdown.
+
+    Args:
+        posthoc: a long table as of stage `posthoc`.
+        names: of the runs.
+        calibrations: names of the calibrations, in the order of the rows.
+        level: of the intervals.
+
+    Raises:
+        ValueError: a number is missing; the message names it.
+    """
+    places, body = _places(posthoc), []
+    for run, seed in dict.fromkeys(zip(posthoc["run"], posthoc["seed"], strict=True)):
+        for calibration, title in calibrations.items():
+            row = [_row_name(run, seed, names, posthoc), title]
+            for dataset in ("id_test", "ood"):
+                place = (run, seed, dataset, calibration)
+                row += [*_ece_cells(places, place, level), _change(places, place)]
+            body.append(row)
+    ends = ["floor", "change"]
+    head = ["Method", "Calibration", "ID ECE ↓", *ends, "OOD ECE ↓", *ends]
+    return f"{_markdown(head, body, texts=2)}\n{_legend(level)} {POSTHOC_LEGEND}\n"
 
 
 def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label: str) -> str:
@@ -153,6 +213,57 @@ def _table(
             row[column] = float(means[place])
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _places(metrics: pd.DataFrame) -> dict[Place, pd.DataFrame]:
+    """Value, low and high by metric, of each run, seed, set and calibration."""
+    keys = ["run", "seed", "dataset", "calibration"]
+    return {place: rows.set_index("metric") for place, rows in metrics.groupby(keys)}
+
+
+def _ece_cells(places: Mapping[Place, pd.DataFrame], place: Place, level: float) -> list[str]:
+    """ECE with its interval, marked if it is within noise of its floor, and the floor."""
+    value, low, high = _numbers(places, place, "ece")
+    p_value, floor = (_numbers(places, place, m)[0] for m in ("ece_p_value", "ece_noise_floor"))
+    mark = " †" if p_value > 1 - level else ""
+    return [f"{value:.4f} [{low:.4f}, {high:.4f}]{mark}", f"{floor:.4f}"]
+
+
+def _change(places: Mapping[Place, pd.DataFrame], place: Place) -> str:
+    """What a calibration changes in the ECE, or that this is noise."""
+    if place[-1] == "none":
+        return "–"
+    value, low, high = _numbers(places, place, "ece_difference")
+    return "within noise" if low <= 0 <= high else f"{value:+.4f}"
+
+
+def _numbers(places: Mapping[Place, pd.DataFrame], place: Place, metric: str) -> list[float]:
+    """Value, low and high of a metric."""
+    if place not in places or metric not in places[place].index:
+        raise ValueError(f"no value of {metric} for {place}")
+    return places[place].loc[metric, ["value", "low", "high"]].tolist()
+
+
+def _row_name(run: str, seed: int, names: Mapping[str, str], metrics: pd.DataFrame) -> str:
+    """A run's name, with its seed where there are several."""
+    name = names.get(run, run)
+    return name if metrics["seed"].nunique() == 1 else f"{name}, seed {seed}"
+
+
+def _legend(level: float) -> str:
+    return (
+        f"In brackets: {100 * level:g} % bootstrap interval over test images, of one training; "
+        "resampling adds noise, so a value near its floor can lie below its interval. Floor: the "
+        "ECE that a perfectly calibrated model with the same confidences has on average. †: within "
+        "noise of the floor, for the test of perfect calibration does not reject at "
+        f"{100 * (1 - level):g} %."
+    )
+
+
+def _markdown(head: Sequence[str], body: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A Markdown table whose first columns are text and whose others are numbers."""
+    rule = [":--"] * texts + ["--:"] * (len(head) - texts)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body]) + "\n"
 
 
 def _cells(table: pd.DataFrame, names: Mapping[str, str]) -> list[list[tuple[str, int]]]:

@@ -1,18 +1,21 @@
 """Tables 1 and 2 from hand-made metrics."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from carot_lib.styles import RUN_NAMES, UPDATE_NAMES
+from carot_lib.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
 from carot_lib.tables import (
     COLUMNS,
     TABLE1,
     TABLE1_RUNS,
     TABLE2_RUNS,
     beside_paper,
+    intervals_markdown,
+    posthoc_markdown,
     ranks,
     styled,
     table1,
@@ -179,3 +182,102 @@ def test_a_run_with_fewer_seeds_than_the_others_is_refused():
     fewer = metrics[~((metrics["run"] == "carot") & (metrics["seed"] == 1))]
     with pytest.raises(ValueError, match=r"no value of seeds \[1\] for .*'carot'"):
         table1(fewer)
+
+
+def with_intervals(
+    runs: Sequence[str],
+    calibrations: Sequence[str],
+    p_value: float = 0.001,
+    seeds: tuple[int, ...] = (0,),
+) -> pd.DataFrame:
+    """ECE .05 from .04 to .06 with floor .01; calibration changes it by -.02 from -.03 to -.01."""
+    numbers = {
+        "ece": (0.05, 0.04, 0.06),
+        "ece_p_value": (p_value, np.nan, np.nan),
+        "ece_noise_floor": (0.01, np.nan, np.nan),
+        "ece_difference": (-0.02, -0.03, -0.01),
+    }
+    rows = [
+        (run, seed, dataset, calibration, metric, *value)
+        for run in runs
+        for seed in seeds
+        for dataset in ("id_test", "ood")
+        for calibration in calibrations
+        for metric, value in numbers.items()
+    ]
+    head = ["run", "seed", "dataset", "calibration", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=head)
+
+
+def both(**kwargs: object) -> pd.DataFrame:
+    return with_intervals(TABLE1_RUNS, ("none", "temperature"), **kwargs)
+
+
+def test_every_ece_of_table1_has_its_interval_and_its_floor():
+    lines = intervals_markdown(both(), RUN_NAMES, 0.95).splitlines()
+    assert lines[0] == (
+        "| Method | ID ECE ↓ | floor | OOD ECE ↓ | floor | ID ECE w/ TS ↓ | floor "
+        "| OOD ECE w/ TS ↓ | floor |"
+    )
+    assert lines[1] == "| :-- |" + " --: |" * 8
+    assert lines[2] == "| ZS |" + " 0.0500 [0.0400, 0.0600] | 0.0100 |" * 4
+    assert len(lines) == 2 + len(TABLE1_RUNS) + 2
+    assert "95 % bootstrap interval" in lines[-1]
+    assert "does not reject at 5 %" in lines[-1]
+
+
+@pytest.mark.parametrize(("p_value", "level", "marked"), [(0.04, 0.95, 0), (0.04, 0.99, 4)])
+def test_an_ece_that_the_test_does_not_reject_is_marked(p_value: float, level: float, marked: int):
+    lines = intervals_markdown(both(p_value=p_value), RUN_NAMES, level).splitlines()
+    assert lines[2].count("[0.0400, 0.0600] †") == marked
+
+
+def test_several_seeds_have_a_row_each_for_their_intervals_have_no_mean():
+    lines = intervals_markdown(both(seeds=(0, 4)), RUN_NAMES, 0.95).splitlines()
+    names = [line.split(" | ")[0] for line in lines[2:6]]
+    assert names == ["| ZS, seed 0", "| ZS, seed 4", "| FT, seed 0", "| FT, seed 4"]
+
+
+def test_an_interval_that_is_missing_is_named():
+    metrics = both()
+    gone = (metrics["run"] == "carot") & (metrics["metric"] == "ece_noise_floor")
+    with pytest.raises(ValueError, match=r"ece_noise_floor for \('carot', 0, 'id_test'"):
+        intervals_markdown(metrics[~gone], RUN_NAMES, 0.95)
+    with pytest.raises(ValueError, match=r"no value of ece for \('flyp', 0"):
+        intervals_markdown(metrics[metrics["run"] != "flyp"], RUN_NAMES, 0.95)
+
+
+def test_every_calibration_of_every_run_has_its_change():
+    table = with_intervals(["ft", "carot"], list(CALIBRATION_NAMES))
+    lines = posthoc_markdown(table, RUN_NAMES, CALIBRATION_NAMES, 0.95).splitlines()
+    assert lines[0] == (
+        "| Method | Calibration | ID ECE ↓ | floor | change | OOD ECE ↓ | floor | change |"
+    )
+    assert lines[1] == "| :-- | :-- |" + " --: |" * 6
+    assert lines[2] == "| FT | none |" + " 0.0500 [0.0400, 0.0600] | 0.0100 | – |" * 2
+    assert lines[3] == (
+        "| FT | temperature, by ECE |" + " 0.0500 [0.0400, 0.0600] | 0.0100 | -0.0200 |" * 2
+    )
+    assert [line.split(" | ")[0] for line in lines[2:16]] == ["| FT"] * 7 + ["| CaRot"] * 7
+    assert "oracle" in lines[8]
+    assert "best on each reported set itself" in lines[-1]
+
+
+def test_a_change_whose_interval_holds_zero_is_called_noise():
+    table = with_intervals(["ft"], list(CALIBRATION_NAMES))
+    noisy = (
+        (table["metric"] == "ece_difference")
+        & (table["dataset"] == "ood")
+        & (table["calibration"] == "vector")
+    )
+    table.loc[noisy, "high"] = 0.001
+    lines = posthoc_markdown(table, RUN_NAMES, CALIBRATION_NAMES, 0.95).splitlines()
+    row = next(line for line in lines if "vector scaling" in line)
+    assert row.endswith("| 0.0100 | -0.0200 | 0.0500 [0.0400, 0.0600] | 0.0100 | within noise |")
+    assert sum("within noise |" in line for line in lines) == 1
+
+
+def test_a_calibration_that_is_missing_is_named():
+    table = with_intervals(["ft"], ["none", "vector"])
+    with pytest.raises(ValueError, match=r"no value of ece for .*'isotonic'"):
+        posthoc_markdown(table, RUN_NAMES, {"none": "none", "isotonic": "isotonic"}, 0.95)

@@ -1,20 +1,30 @@
-"""Stage `tables`: Tables 1 and 2, alone and beside the paper's, and the long table of metrics.
+"""Stage `tables`: Tables 1 and 2, alone and beside the paper's, and the long tables of metrics.
 
 python -m carot_lib.stages.tables --profile miniature
 
 Reads evaluations/<profile>/ and data/paper/; writes results/<profile>/{metrics,table1,table2,
-paper_table1,paper_table2}.csv and the two tables as Markdown and LaTeX.
+paper_table1,paper_table2,posthoc}.csv, the two tables as Markdown and LaTeX, and as Markdown
+table1_intervals, the ECEs of Table 1 with intervals and noise floors, and posthoc, the same after
+each calibrator.
 """
 
 import pandas as pd
 
 from carot_lib.command import read_command
-from carot_lib.evaluation import load_rows
+from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.schema import exit_on_bad_input
-from carot_lib.styles import RUN_NAMES, UPDATE_NAMES
-from carot_lib.tables import beside_paper, table1, table2, to_latex, to_markdown
+from carot_lib.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
+from carot_lib.tables import (
+    beside_paper,
+    intervals_markdown,
+    posthoc_markdown,
+    table1,
+    table2,
+    to_latex,
+    to_markdown,
+)
 
 CAPTIONS = {
     "table1": "Accuracy and expected calibration error, in distribution (ID) and as the mean over "
@@ -26,13 +36,15 @@ CAPTIONS = {
 
 def tables(layout: Layout) -> None:
     """Write every table of a profile."""
-    rows = load_rows(layout)
-    metrics = pd.concat(
-        pd.read_csv(layout.evaluation(run, seed) / "metrics.csv")
-        for run in rows.rows
-        for seed in rows.seeds
-    )
-    write_text(layout.results / "metrics.csv", metrics.to_csv(index=False))
+    level = load_evaluation(layout).bootstrap.level
+    metrics, posthoc = (read_all(layout, name) for name in ("metrics.csv", "posthoc.csv"))
+    for file, text in {
+        "metrics.csv": metrics.to_csv(index=False),
+        "posthoc.csv": posthoc.to_csv(index=False),
+        "table1_intervals.md": intervals_markdown(metrics, RUN_NAMES, level),
+        "posthoc.md": posthoc_markdown(posthoc, RUN_NAMES, CALIBRATION_NAMES, level),
+    }.items():
+        write_text(layout.results / file, text)
     for name, make, names in (
         ("table1", table1, RUN_NAMES),
         ("table2", table2, UPDATE_NAMES),
@@ -49,6 +61,14 @@ def tables(layout: Layout) -> None:
         }
         for file, text in files.items():
             write_text(layout.results / file, text)
+
+
+def read_all(layout: Layout, name: str) -> pd.DataFrame:
+    """One file of the evaluations of every run and seed, one below the other."""
+    rows = load_rows(layout)
+    return pd.concat(
+        pd.read_csv(layout.evaluation(run, seed) / name) for run in rows.rows for seed in rows.seeds
+    )
 
 
 if __name__ == "__main__":
