@@ -33,7 +33,7 @@ repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tabl
 	PATH="$(abspath $(BIN)):$$PATH" dvc repro
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: $(READY)  ## measure the calibration code against its peers (five minutes, an idle machine)
 	$(BIN)/python -m benchmarks.calibration
