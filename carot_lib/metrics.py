@@ -183,10 +183,11 @@ def nll_of_samples(
     """Negative log-likelihood of each sample in nats, >= 0."""
 
     def reduce(part: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray]:
-        part = part.astype(np.float64)
-        top = part.max(axis=1)
-        log_sum = top + np.log(np.exp(part - top[:, None]).sum(axis=1))
-        return (log_sum - part[np.arange(len(truth)), truth],)
+        mass = part.astype(np.float64)
+        top, of_label = mass.max(axis=1), mass[np.arange(len(truth)), truth]
+        mass -= top[:, None]
+        np.exp(mass, out=mass)
+        return (top + np.log(mass.sum(axis=1)) - of_label,)
 
     return Scores(logits, labels, label_space=label_space).per_sample(reduce)[0]
 
@@ -207,7 +208,7 @@ def brier_of_samples(
     def reduce(part: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray]:
         distance = _softmax(part)
         distance[np.arange(len(truth)), truth] -= 1
-        return ((distance**2).sum(axis=1),)
+        return (np.square(distance, out=distance).sum(axis=1),)
 
     return Scores(logits, labels, label_space=label_space).per_sample(reduce)[0]
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from carot_lib.label_space import LabelSpace
 
-PIECE = 2**17  # scores at a time: they and their exponentials stay in the cache of one core
+PIECE = 2**18  # scores at a time: 1 MB stays in the cache; less, and threads wait for each other
 MOST_ROWS = 2**13  # at a time: float64 adds so many fixed-point confidences without rounding
 LARGEST = 1e38  # of a score: the distance of any two still fits into float32
 COLDEST, HOTTEST = 1e-30, 1e30  # temperatures that float32 can divide by

@@ -236,7 +236,7 @@ def test_little_memory_is_needed_beyond_the_logits(monkeypatch):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # 40 MB of logits; two pieces and their exponentials are 2 MB, the results .2 MB twice
+    # 40 MB of logits; the exponentials of two pieces are 2 MB, the results .2 MB twice
     assert logits.nbytes == 40_000_000
     assert peak < 4_000_000
 
