@@ -232,6 +232,34 @@ def shifts_profile(ax: Axes, table: pd.DataFrame, runs: Sequence[str], label: st
     ax.grid(axis="y")
 
 
+def calibrator_rows(
+    ax: Axes, table: pd.DataFrame, runs: Sequence[str], titles: Mapping[str, str], apart: str
+) -> None:
+    """A value of each run after each calibration, a row a calibration, with intervals.
+
+    Args:
+        ax: where to draw.
+        table: columns run, calibration, value, low, high.
+        runs: which, in order.
+        titles: of the rows by calibration, from top to bottom.
+        apart: the last row, set off from the others: it is no result but a bound.
+    """
+    rows = np.array([k + 0.4 * (name == apart) for k, name in enumerate(titles)])
+    ax.axhspan(rows[-1] - 0.5, rows[-1] + 0.5, color="#F1F1F1", zorder=0)
+    note = {"ha": "right", "va": "center", "size": 7, "color": GREY}
+    ax.text(0.98, rows[-1], "chosen on the\nreported set", note, transform=ax.get_yaxis_transform())
+    for k, run in enumerate(runs):
+        part = table[table["run"] == run].set_index("calibration").loc[list(titles)]
+        y = rows + 0.13 * (k - (len(runs) - 1) / 2)
+        ax.hlines(y, part["low"], part["high"], color=colour_of(run), linewidth=0.9)
+        look = {"linestyle": "none", "label": RUN_NAMES[run], **_dot(run)}
+        ax.plot(part["value"], y, markersize=8 if run.startswith("carot") else 5.5, **look)
+    ax.set_yticks(rows, titles.values())
+    ax.set(xlim=(0, None), ylim=(rows[-1] + 0.5, rows[0] - 0.5))
+    ax.tick_params(axis="y", length=0, labelcolor=INK)
+    ax.grid(axis="x")
+
+
 def _line(run: str) -> dict[str, str]:
     """Colour and dashes of a run's line: dashed with label smoothing."""
     return {"color": colour_of(run), "linestyle": "--" if run.endswith("_ls") else "-"}

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from carot_lib.bin_stats import BinStats
 from carot_lib.plots import (
     accuracy_ece_plane,
+    calibrator_rows,
     contact_sheet,
     matrices,
     shifts_profile,
@@ -279,3 +280,42 @@ def test_plane_writes_names_that_cover_neither_each_other_nor_an_interval():
         assert not box.overlaps(other)
     for point in ax.transData.transform(table[["acc", "ece"]].to_numpy()):
         assert not any(box.contains(*point) for box in boxes)
+
+
+def calibrated_runs() -> pd.DataFrame:
+    rows = [("zs", "oracle", 0.1, 0.08, 0.12), ("zs", "none", 0.2, 0.21, 0.3)]
+    rows += [("flyp_ls", "none", 0.4, 0.3, 0.5), ("flyp_ls", "oracle", 0.1, 0.0, 0.2)]
+    return pd.DataFrame(rows, columns=["run", "calibration", "value", "low", "high"])
+
+
+def test_rows_of_calibrations_have_each_runs_value_and_true_interval_side_by_side():
+    _, ax = plt.subplots()
+    titles = {"none": "none", "oracle": "oracle temperature"}
+    calibrator_rows(ax, calibrated_runs(), ["zs", "flyp_ls"], titles, apart="oracle")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "oracle temperature"]
+    zs, flyp = (line for line in ax.lines if line.get_linestyle() == "None")
+    # two runs, .13 apart, about rows 0 and 1.4, for the oracle stands .4 off the others
+    np.testing.assert_allclose(zs.get_xydata(), [[0.2, -0.065], [0.1, 1.335]])
+    np.testing.assert_allclose(flyp.get_xydata(), [[0.4, 0.065], [0.1, 1.465]])
+    assert flyp.get_markerfacecolor() == "white"
+    np.testing.assert_allclose(segments(ax)[0], [[0.21, -0.065], [0.3, -0.065]])
+    assert ax.get_legend_handles_labels()[1] == ["ZS", "FLYP w/ LS"]
+
+
+def test_the_oracle_is_set_off_and_said_to_be_chosen_where_it_is_reported():
+    _, ax = plt.subplots()
+    titles = {"none": "none", "oracle": "oracle temperature"}
+    calibrator_rows(ax, calibrated_runs(), ["zs"], titles, apart="oracle")
+    (band,) = ax.patches
+    assert (band.get_y(), band.get_height()) == pytest.approx((0.9, 1.0))
+    assert words(ax) == ["chosen on the\nreported set"]
+    # the first row on top, and nothing beyond the band
+    assert ax.get_ylim() == pytest.approx((1.9, -0.5))
+
+
+def test_a_run_without_one_of_the_calibrations_fails():
+    table = calibrated_runs().iloc[1:]
+    with pytest.raises(KeyError, match="oracle"):
+        calibrator_rows(
+            plt.subplots()[1], table, ["zs"], {"none": "none", "oracle": "oracle"}, "oracle"
+        )

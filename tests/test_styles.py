@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from carot_lib.styles import (
+    CALIBRATION_NAMES,
     DATASET_NAMES,
     RUN_NAMES,
     UPDATE_NAMES,
@@ -89,3 +90,10 @@ def test_png_has_200_dots_an_inch(tmp_path: Path):
     drawn_and_saved(tmp_path)
     # 2 in * 200 dpi
     assert plt.imread(tmp_path / "line.png").shape[:2] == (400, 400)
+
+
+def test_the_oracle_comes_last_and_no_two_calibrations_share_a_name():
+    first, *_, last = CALIBRATION_NAMES
+    assert (first, last) == ("none", "oracle")
+    assert "oracle" in CALIBRATION_NAMES["oracle"]
+    assert len(set(CALIBRATION_NAMES.values())) == len(CALIBRATION_NAMES)
