@@ -2,7 +2,8 @@
 
 The weights of a resample depend on the seed, the set's name and the number of its images only. So
 two runs judged on one set are judged on the same resamples, and the difference of their replicates
-is a paired bootstrap, which is sharper than two separate intervals.
+is a paired bootstrap, which is sharper than two separate intervals. That needs the same images in
+the same order: `carot_lib.predictions.check_same_images` refuses others.
 
 Near its noise floor an ECE is biased upwards, and each resample adds noise of its own: there a
 percentile interval covers the true value less often than its level says (88 % instead of 95 % at a

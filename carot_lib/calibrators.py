@@ -186,8 +186,8 @@ def _curvature(
 class HistogramBinning:
     """The confidence becomes the accuracy of its bin, of bins that hold equally many samples.
 
-    All classes share the bins, by the confidence of the predicted one. (Bins for each predicted
-    class by itself would have some forty validation images to share among ten.)
+    All classes share the bins, by the confidence of the predicted one: each by itself would have a
+    few dozen validation images for all its bins.
 
     Attributes:
         edges: upper ends of all bins but the last, rising; they belong to the bin below.
