@@ -21,7 +21,7 @@ def read_command(description: str, *options: str) -> argparse.Namespace:
         "notebook": {"help": "its name without .ipynb"},
     }
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--profile", required=True, help="miniature or imagenet")
+    parser.add_argument("--profile", required=True, help="miniature, imagenet or folders")
     for option in options:
         parser.add_argument(f"--{option}", required=True, **helps[option])
     arguments = parser.parse_args()

@@ -194,7 +194,7 @@ def write_set(
     name: str,
     labels: Int[np.ndarray, " samples"],
     images: UInt8[np.ndarray, "samples height width 3"] | None = None,
-    paths: Sequence[str] | None = None,
+    paths: Sequence[str] | np.ndarray | None = None,
 ) -> None:
     """Write `<name>.npz`, whole or not at all; give either images or paths."""
     content = {"images": images} if paths is None else {"paths": np.asarray(paths)}

@@ -1,5 +1,7 @@
 """From a classifier and a set of images to logits: the last thing that needs a GPU."""
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -28,10 +30,10 @@ def predict_logits(
         device: where to compute.
     """
     classifier = classifier.to(device).eval()
-    images = dataset.open_images()
-    rows = torch.arange(len(images)).split(BATCH_SIZE)
+    batches = dataset.read_images(classifier.preprocessing, BATCH_SIZE)
+    total = math.ceil(len(dataset.labels) / BATCH_SIZE)
     logits = [
-        classifier(images[part.tolist()].to(device)).float().cpu()
-        for part in track(rows, len(rows), f"predicting {dataset.name}", "batches")
+        classifier(images.to(device)).float().cpu()
+        for images in track(batches, total, f"predicting {dataset.name}", "batches")
     ]
     return torch.cat(logits).numpy()

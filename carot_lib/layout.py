@@ -10,7 +10,7 @@ class Layout:
 
     Attributes:
         root: the project's folder, which holds params.yaml.
-        profile: `miniature` or `imagenet`; part of every path that a stage writes.
+        profile: `miniature`, `imagenet` or `folders`; part of every path that a stage writes.
     """
 
     root: Path
@@ -25,6 +25,11 @@ class Layout:
     def pictograms(self) -> Path:
         """The list of the miniature's pictograms."""
         return self.root / "data" / "pictograms.csv"
+
+    @property
+    def checked(self) -> Path:
+        """What was found in image folders without a fault."""
+        return self.root / "data" / "checked" / self.profile / "report.json"
 
     @property
     def data(self) -> Path:

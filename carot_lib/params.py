@@ -1,36 +1,19 @@
 """params.yaml as one typed, frozen tree."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from carot_lib.clip_model import InterpolationParams
 from carot_lib.evaluation import EvaluationParams
 from carot_lib.methods import MethodParams
-from carot_lib.miniature import PictogramParams
-from carot_lib.pretraining import PretrainingParams
+from carot_lib.pretrained import PretrainedParams
 from carot_lib.schema import Fraction, StrictParams, read_params
+from carot_lib.sources import DataParams
 from carot_lib.training import HardwareParams, TrainingParams
 
-Profile = Literal["miniature", "imagenet"]
-
-
-class ImageFolderParams(StrictParams):
-    """Image folders on disk: ImageNet-1K and its five shifts."""
-
-    kind: Literal["imagenet"]
-    folder: str  # holds one folder a set; relative to the project
-    validation_per_class: PositiveInt  # images of train held out, never trained on
-    seed: int  # of the held-out images
-
-
-class OpenClipParams(StrictParams):
-    """A pre-trained model that open_clip knows, by name."""
-
-    kind: Literal["open_clip"]
-    architecture: str
-    weights: str
+Profile = Literal["miniature", "imagenet", "folders"]
 
 
 class SearchParams(StrictParams):
@@ -41,10 +24,10 @@ class SearchParams(StrictParams):
 
 
 class ScaleParams(StrictParams):
-    """One scale of the experiments: what `miniature:` and `imagenet:` hold."""
+    """One scale of the experiments: what `miniature:`, `imagenet:` and `folders:` hold."""
 
-    data: Annotated[PictogramParams | ImageFolderParams, Field(discriminator="kind")]
-    pretrained: Annotated[PretrainingParams | OpenClipParams, Field(discriminator="kind")]
+    data: DataParams
+    pretrained: PretrainedParams
     hardware: HardwareParams
     training: TrainingParams
     runs: dict[str, MethodParams]
@@ -63,6 +46,7 @@ class Params(StrictParams):
     interpolated: list[str]
     miniature: ScaleParams
     imagenet: ScaleParams
+    folders: ScaleParams
 
     def scale(self, profile: str) -> ScaleParams:
         """The numbers of one profile.
@@ -70,10 +54,10 @@ class Params(StrictParams):
         Raises:
             ValueError: there is no such profile.
         """
-        scales = {"miniature": self.miniature, "imagenet": self.imagenet}
-        if profile not in scales:
-            raise ValueError(f"profile: no profile named {profile!r}; there are {list(scales)}")
-        return scales[profile]
+        profiles = get_args(Profile)
+        if profile not in profiles:
+            raise ValueError(f"profile: no profile named {profile!r}; there are {list(profiles)}")
+        return getattr(self, profile)
 
     @model_validator(mode="after")
     def _lists_name_the_runs(self) -> "Params":
@@ -84,7 +68,7 @@ class Params(StrictParams):
                 "rows: must be zs, every run of `trained`, and wise_<run> for every run of "
                 f"`interpolated`; see {', '.join(odd) or 'a name that stands twice'}"
             )
-        for profile in ("miniature", "imagenet"):
+        for profile in get_args(Profile):
             scale = self.scale(profile)
             for key, listed, where, entries in (
                 ("trained", self.trained, "runs", scale.runs),

@@ -84,7 +84,7 @@ def test_help_says_what_the_stage_does_and_what_it_takes(
     assert "Stage `train`: fine-tune by one run." in out
     assert "second paragraph" not in out
     assert "a row of the tables, as in params.yaml" in out
-    assert "miniature or imagenet" in out
+    assert "miniature, imagenet or folders" in out
 
 
 def test_an_option_that_no_stage_has_is_a_programming_error(project: Path, typed):

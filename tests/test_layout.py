@@ -19,6 +19,7 @@ HOME = Layout(Path("/anywhere"), "miniature")
 def written(layout: Layout, run: str = "ft", seed: int = 3) -> dict[str, Path]:
     """Every path that a stage writes."""
     return {
+        "checked": layout.checked,
         "data": layout.data,
         "pretrained": layout.pretrained,
         "model": layout.model(run, seed),
@@ -32,6 +33,7 @@ def written(layout: Layout, run: str = "ft", seed: int = 3) -> dict[str, Path]:
 def test_every_path_by_name():
     paths = {name: str(path.relative_to(HOME.root)) for name, path in written(HOME).items()}
     assert paths == {
+        "checked": "data/checked/miniature/report.json",
         "data": "data/prepared/miniature",
         "pretrained": "models/miniature/pretrained",
         "model": "models/miniature/ft/seed3",

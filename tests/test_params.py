@@ -1,6 +1,7 @@
 """params.yaml: the real file, and one line for every fault in it."""
 
 import copy
+import json
 import math
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training import TrainingParams
 
 ROOT = Path(__file__).parents[1]
-TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
+# through JSON: what YAML's aliases share becomes copies, of which one can be changed alone
+TREE = json.loads(json.dumps(yaml.safe_load((ROOT / "params.yaml").read_text())))
 CAROT = ("miniature", "runs", "carot")
 TEACHER = "miniature.runs.carot.teacher"
 GONE = object()
@@ -42,7 +44,11 @@ def fault(tmp_path: Path, *keys: str | int, value: object) -> str:
     ("keys", "value", "line"),
     [
         (("profil",), "miniature", "profil: unknown key"),
-        (("profile",), "tiny", "profile: Input should be 'miniature' or 'imagenet', not 'tiny'"),
+        (
+            ("profile",),
+            "tiny",
+            "profile: Input should be 'miniature', 'imagenet' or 'folders', not 'tiny'",
+        ),
         (("seeds",), [], "seeds: List should have at least 1 item after validation, not 0"),
         (("miniature",), GONE, "miniature: missing"),
         ((*CAROT, "teacher", "update_evry"), 5, f"{TEACHER}.update_evry: unknown key"),

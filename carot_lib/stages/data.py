@@ -2,25 +2,42 @@
 
 python -m carot_lib.stages.data --profile miniature
 
-Reads params.yaml; writes data/prepared/<profile>/.
+Reads params.yaml and, for image folders, data/checked/<profile>/report.json; writes
+data/prepared/<profile>/. Images in folders are not copied: the sets hold their paths.
 """
 
+import json
+import sys
+
 from carot_lib.command import read_command
+from carot_lib.image_folders import prepare as prepare_folders
 from carot_lib.layout import Layout
 from carot_lib.miniature import PictogramParams, prepare
 from carot_lib.schema import exit_on_bad_input, read_params
+from carot_lib.sources import Data
 from carot_lib.world import read_pictograms
 
 
 def data(layout: Layout) -> None:
-    """Write the data folder of a profile."""
-    if layout.profile != "miniature":
-        raise ValueError(
-            f"profile {layout.profile}: this version prepares the miniature only; "
-            "see data/README.md"
-        )
-    params = read_params(layout.params, PictogramParams, layout.profile, "data")
-    prepare(params, read_pictograms(layout.pictograms), layout.data)
+    """Write the data folder of a profile.
+
+    Raises:
+        ValueError: params.yaml or the image folders have a fault.
+        FileNotFoundError: the image folders were not checked yet.
+    """
+    params = read_params(layout.params, Data, layout.profile, "data").root
+    if isinstance(params, PictogramParams):
+        prepare(params, read_pictograms(layout.pictograms), layout.data)
+        return
+    if not layout.checked.exists():
+        raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
+    unreadable = json.loads(layout.checked.read_text(encoding="utf-8"))["unreadable"]
+    survey = params.survey(layout.root)
+    if faults := survey.report(wanted=()):
+        raise ValueError("\n".join(faults))
+    if unreadable:
+        print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
+    prepare_folders(survey, params, unreadable, layout.data)
 
 
 if __name__ == "__main__":

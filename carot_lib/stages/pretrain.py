@@ -1,4 +1,4 @@
-"""Stage `pretrain`: make the pre-trained CLIP of a profile.
+"""Stage `pretrain`: make or fetch the pre-trained CLIP of a profile.
 
 python -m carot_lib.stages.pretrain --profile miniature
 
@@ -12,19 +12,25 @@ from carot_lib.command import read_command
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.miniature import PictogramParams
+from carot_lib.pretrained import MiniatureClipParams, OpenClipParams, Pretrained
 from carot_lib.pretraining import PretrainingParams, pretrain
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.world import read_pictograms
 
 
 def make_pretrained(layout: Layout) -> None:
-    """Train the CLIP and write it with the history of its training."""
-    if layout.profile != "miniature":
-        raise ValueError(
-            f"profile {layout.profile}: this version pre-trains the miniature's model only"
-        )
-    params = read_params(layout.params, PretrainingParams, layout.profile, "pretrained")
-    data = read_params(layout.params, PictogramParams, layout.profile, "data")
+    """Write the CLIP and, if it was trained here, the history of its training.
+
+    Raises:
+        ValueError: params.yaml has a fault, or the model cannot be fetched.
+    """
+    params = read_params(layout.params, Pretrained, layout.profile, "pretrained").root
+    if isinstance(params, OpenClipParams):
+        save_clip(params.load(layout.root), layout.pretrained)
+        return
+    maker = "miniature" if isinstance(params, MiniatureClipParams) else layout.profile
+    params = read_params(layout.params, PretrainingParams, maker, "pretrained")
+    data = read_params(layout.params, PictogramParams, maker, "data")
     history: list[dict[str, float]] = []
     pictograms = read_pictograms(layout.pictograms)
     clip = pretrain(params, data, pictograms, history.append)
