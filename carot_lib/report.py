@@ -60,9 +60,8 @@ class Report:
         """Binned predictions of a run on a set, without or with its temperature."""
         predictions = Predictions.load(self.layout.predictions(run, self.seed, dataset))
         temperature = self.temperature(run) if calibration == "temperature" else 1.0
-        return BinStats.from_logits(
-            predictions.logits, predictions.labels, self.evaluation.n_bins, temperature
-        )
+        confidences, correct = predictions.confidences(temperature)
+        return BinStats.from_confidences(confidences, correct, self.evaluation.n_bins)
 
     def interval(self, run: str, dataset: str, calibration: str) -> tuple[float, float]:
         """Bootstrap interval of an ECE."""

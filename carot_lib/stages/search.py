@@ -49,7 +49,12 @@ def search(layout: Layout) -> pd.DataFrame:
             label=label,
         )
         logits = predict_logits(classifier, validation, pick_device())
-        stats = BinStats.from_logits(logits, validation.labels, n_bins=scale.evaluation.n_bins)
+        stats = BinStats.from_logits(
+            logits,
+            validation.labels,
+            scale.evaluation.n_bins,
+            label_space=validation.label_space,
+        )
         return {"accuracy": stats.mean_accuracy(), "ece": stats.ece()}
 
     tables = []
