@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -93,6 +95,14 @@ def test_the_tables_have_their_rows_and_columns(project: Path):
     expected = ["run", "seed", "dataset", "calibration", "metric", "value", "low", "high"]
     assert list(metrics) == expected
     assert metrics["run"].nunique() == 11
+    posthoc = pd.read_csv(results / "posthoc.csv")
+    assert list(posthoc) == expected
+    assert posthoc["run"].nunique() == 11
+    assert set(posthoc["calibration"]) == {
+        "none", "temperature", "temperature_nll", "vector", "histogram", "isotonic", "oracle"
+    }  # fmt: skip
+    calibrated = metrics[(metrics["dataset"] == "id_val") & (metrics["calibration"] != "none")]
+    assert set(calibrated["metric"]) == {"temperature"}  # nothing is reported where it was chosen
     for name in ("paper_table1", "paper_table2", "replication", "differences"):
         assert len(pd.read_csv(results / f"{name}.csv"))
 
@@ -104,7 +114,9 @@ def test_the_tables_numbers_are_those_of_the_saved_predictions(project: Path):
         errors = {}
         for dataset in ("id_test", "v2", "r", "a", "sketch", "objectnet"):
             with np.load(folder / f"{dataset}.npz") as file:
-                logits, labels = file["logits"].astype(float), file["labels"]
+                logits, labels = file["class_logits"].astype(float), file["labels"]
+                groups = np.split(file["columns"], np.cumsum(file["columns_of_each"])[:-1])
+            logits = np.stack([logits[:, group].max(axis=1) for group in groups], axis=1)
             odds = np.exp(logits - logits.max(axis=1, keepdims=True))
             confidence = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
             right = logits.argmax(axis=1) == labels
@@ -158,31 +170,137 @@ def test_a_plot_changes_its_notebooks_alone(project: Path):
     assert all(stage.startswith("notebook_") for stage in changed)
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_table(project: Path):
-    table = project / "results" / "miniature" / "table1.csv"
-    before = table.read_bytes()
-    change(project, "miniature", "training", "epochs", value=40)
-    process = subprocess.Popen(
-        ["dvc", "repro", "train@miniature-ft-0"],
-        cwd=project,
+def start(root: Path, stage: str) -> subprocess.Popen:
+    """Run one stage anew, in a process group of its own."""
+    return subprocess.Popen(
+        ["dvc", "repro", "--single-item", "--force", stage],
+        cwd=root,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    for line in process.stderr:  # killed in the middle of the training
-        if line.startswith("training ft"):
-            break
-    os.killpg(process.pid, signal.SIGKILL)
+
+
+def stop(process: subprocess.Popen, root: Path, by: signal.Signals) -> None:
+    """Signal the whole group, as a terminal does, and wait until nobody works there any more."""
+    os.killpg(process.pid, by)
     process.stderr.close()
-    process.wait()
+    assert process.wait(timeout=60) != 0
+    deadline = time.monotonic() + 60
+    while working := [
+        p.info
+        for p in psutil.process_iter(["pid", "name", "cwd"])
+        if (p.info["cwd"] or "").startswith(str(root))
+    ]:
+        assert time.monotonic() < deadline, f"left behind: {working}"
+        time.sleep(0.1)
+
+
+def wait_for_line(process: subprocess.Popen, start: str) -> None:
+    assert any(line.startswith(start) for line in process.stderr), f"no line {start!r}"
+
+
+def wait_for_file(process: subprocess.Popen, path: Path) -> None:
+    """Wait for a file that was removed when its stage started."""
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()[-2000:]
+        time.sleep(0.005)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every result that git keeps."""
+    return {str(p): p.read_bytes() for p in (root / "results").rglob("*") if p.is_file()}
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_table(project: Path):
+    table = project / "results" / "miniature" / "table1.csv"
+    before = table.read_bytes()
+    change(project, "miniature", "training", "epochs", value=40)
+    process = start(project, "train@miniature-ft-0")
+    wait_for_line(process, "training ft")  # killed in the middle of the training
+    stop(process, project, signal.SIGKILL)
     assert not (project / "models" / "miniature" / "ft" / "seed0" / "classifier.json").exists()
     change(project, "miniature", "training", "epochs", value=1)
-    time.sleep(1)
     done = run(project, "dvc", "repro")
     assert done.returncode == 0, done.stderr[-2000:]
     assert table.read_bytes() == before
+
+
+def test_interrupted_and_killed_in_stages_of_every_kind_it_goes_on_to_the_same_results(
+    project: Path,
+):
+    before = contents(project)
+    # DVC remembers what a stage once made: without this it would copy and not run them again
+    shutil.rmtree(project / ".dvc" / "cache" / "runs")
+    stages = {
+        "notebook_table1@miniature": signal.SIGINT,
+        "predict@miniature-carot-0": signal.SIGKILL,
+        "data@miniature": signal.SIGKILL,
+        "pretrain@miniature": signal.SIGINT,
+    }
+    copy = project / "results" / "miniature" / "notebooks" / "04_table1.ipynb"
+    process = start(project, "notebook_table1@miniature")
+    wait_for_file(process, copy.with_name("04_table1.failed.ipynb"))
+    stop(process, project, stages["notebook_table1@miniature"])
+    assert not copy.exists()
+
+    folder = project / "predictions" / "miniature" / "carot" / "seed0"
+    (folder / "id_val.npz").unlink()
+    process = start(project, "predict@miniature-carot-0")
+    wait_for_file(process, folder / "id_val.npz")
+    stop(process, project, stages["predict@miniature-carot-0"])
+    assert not (folder / "handwritten.npz").exists()  # the last
+
+    folder = project / "data" / "prepared" / "miniature"
+    (folder / "train.npz").unlink()
+    process = start(project, "data@miniature")
+    wait_for_file(process, folder / "train.npz")
+    stop(process, project, stages["data@miniature"])
+    assert not (folder / "classes.json").exists()  # the last
+
+    change(project, "miniature", "pretrained", "steps", value=4000)
+    process = start(project, "pretrain@miniature")
+    wait_for_line(process, "pre-training: ")
+    stop(process, project, stages["pretrain@miniature"])
+    assert not (project / "models" / "miniature" / "pretrained" / "clip.json").exists()
+    change(project, "miniature", "pretrained", "steps", value=4)
+
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0, done.stderr[-2000:]
+    ran = set(re.findall(r"Running stage '(.+?)'", done.stdout))
+    assert ran == set(stages)  # their results are the same again: nothing else has to run
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (("tables",), "results/miniature"),
+        (("evaluate", "--run", "ft", "--seed", "0"), "evaluations/miniature/ft/seed0/metrics.csv"),
+        (("run_notebook", "--notebook", "04_table1"), "results/miniature/notebooks"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_result_is_one_line(
+    project: Path, words: tuple[str, ...], place: str
+):
+    path = project / place
+    aside = path.with_name("aside")
+    path.rename(aside)
+    if aside.is_dir():
+        path.write_text("a file where a folder should be")
+    else:
+        path.mkdir()
+    name, *options = words
+    module = ["-m", f"carot_lib.stages.{name}", "--profile", "miniature", *options]
+    done = run(project, sys.executable, *module)
+    path.unlink() if path.is_file() else path.rmdir()
+    aside.rename(path)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "Warning" not in line]
+    assert line.startswith(str(path))
+    assert line.endswith(("a file stands where a folder is to be made", "is a directory"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(project: Path):
@@ -207,8 +325,9 @@ def test_a_wrong_key_is_one_line_and_exit_code_2(project: Path):
     assert lines == ["params.yaml: miniature.runs.carot.teacher.update_evry: unknown key"]
 
 
-def test_an_unwritten_profile_says_so(project: Path):
+def test_a_profile_whose_images_are_not_there_says_so(project: Path):
     module = ["-m", "carot_lib.stages.data", "--profile", "imagenet"]
     done = run(project, sys.executable, *module)
     assert done.returncode == 2
-    assert "this version prepares the miniature only" in done.stderr
+    assert "imagenet" in done.stderr
+    assert "Traceback" not in done.stderr
