@@ -279,11 +279,11 @@ def test_the_verdicts_of_the_readme_are_the_results():
 def test_the_numbers_in_the_readme_are_those_of_the_files():
     trained = yaml.safe_load((ROOT / "params.yaml").read_text())["trained"]
     assert f"pre-training, {len(trained)} fine-tunings," in README
-    length = len((ROOT / "carot_lib" / "methods" / "flyp.py").read_text().splitlines())
-    assert f"`flyp.py`, the shortest, has {length} lines" in README
+    length = len((ROOT / "carot_lib" / "methods" / "fine_tune.py").read_text().splitlines())
+    assert f"`fine_tune.py`, the shortest, has {length} lines" in README
     methods = (ROOT / "carot_lib" / "methods").glob("[a-z]*.py")
     lengths = {p.stem: len(p.read_text().splitlines()) for p in methods if p.stem != "base"}
-    assert min(lengths.values()) == lengths["flyp"]
+    assert min(lengths.values()) == lengths["fine_tune"]
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():
