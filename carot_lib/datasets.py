@@ -92,8 +92,7 @@ class LabelledSet:
         Raises:
             UnreadableImageError: a file is no image; the message names it.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = 0 if self.images is not None else min(cores, READERS)
+        workers = 0 if self.images is not None else min(usable_cores(), READERS)
         yield from DataLoader(
             self.open_images(preprocessing),
             batch_size=None,
@@ -187,6 +186,13 @@ def read_picture(path: Path, border: int = 0) -> Image.Image:
     if min(width, height) <= 2 * border:
         raise UnreadableImageError(f"{path}: {width} x {height} pixels are nothing but border")
     return picture.crop((border, border, width - border, height - border))
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def write_set(

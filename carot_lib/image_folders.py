@@ -17,7 +17,7 @@ from pydantic import PositiveInt
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from carot_lib.datasets import write_set
+from carot_lib.datasets import usable_cores, write_set
 from carot_lib.files import write_json
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
@@ -196,9 +196,8 @@ def find_unreadable(folder: Path, paths: Sequence[str]) -> dict[str, str]:
     Returns:
         The reason by path, in the order of the paths.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     chunks = [list(paths[i : i + CHUNK]) for i in range(0, len(paths), CHUNK)]
-    workers = min(cores, len(chunks)) if len(chunks) > 1 else 0
+    workers = min(usable_cores(), len(chunks)) if len(chunks) > 1 else 0
     loader = DataLoader(_Reasons(folder, chunks), batch_size=None, num_workers=workers)
     reasons: dict[str, str] = {}
     for found in track(loader, len(chunks), "checking images", f"times {CHUNK}"):
@@ -268,9 +267,9 @@ def prepare(
     Raises:
         ValueError: a set, or a class of train, has no image left.
     """
-    for one in survey.sets.values():
-        if one.place is None:
-            continue
+    found = [one for one in survey.sets.values() if one.place is not None]
+    contents = {}
+    for one in found:
         labels, paths = one.labels, np.array(one.paths)
         good = np.array([path not in unreadable for path in one.paths], dtype=bool)
         parts = {one.name: good}
@@ -279,16 +278,16 @@ def prepare(
             parts = {"train": good & ~held, "id_val": good & held}
         for name, rows in parts.items():
             left = len(np.unique(labels[rows]))
-            if not rows.any() or (name == "train" and left < len(survey.class_names)):
+            if left < (len(survey.class_names) if name == "train" else 1):
                 raise ValueError(f"{name}: the readable files do not cover its classes")
-            write_set(out, name, labels[rows], paths=paths[rows])
-    found = [one for one in survey.sets.values() if one.place is not None]
+            contents[name] = labels[rows], paths[rows]
+    for name, (labels, paths) in contents.items():
+        write_set(out, name, labels, paths=paths)
+    moved = Path(params.folder).is_absolute()  # outside the project: the path stays as it is
     classes = {
         "class_names": survey.class_names,
         "label_spaces": {s.name: s.label_space for s in found if s.label_space is not None},
-        "image_folder": os.path.relpath(survey.folder, out)
-        if not Path(params.folder).is_absolute()
-        else str(survey.folder),
+        "image_folder": str(survey.folder) if moved else os.path.relpath(survey.folder, out),
         "borders": {s.name: s.border for s in found if s.border},
     }
     if survey.templates is not None:

@@ -273,3 +273,13 @@ def test_the_number_of_held_out_images_must_be_given():
         ImagenetParams(
             kind="imagenet", folder="x", validation_per_class=None, seed=0, on_error="stop"
         )
+
+
+def test_a_class_without_a_readable_file_leaves_nothing_half_made(layout: Layout):
+    layout.params.write_text(PARAMS.replace("on_error: stop", "on_error: skip"))
+    for path in (top(layout) / "train" / WORDNET_IDS[1]).iterdir():
+        path.write_bytes(b"")
+    assert check_data(layout) == []
+    with pytest.raises(ValueError, match="train: the readable files do not cover its classes"):
+        data(layout)
+    assert not layout.data.exists()
