@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,15 @@ def wait_for_file(process: subprocess.Popen, path: Path) -> None:
         time.sleep(0.005)
 
 
+def forget(root: Path, stages: Iterable[str]) -> None:
+    """As if stages were run for the first time: DVC would fetch what they once made."""
+    shutil.rmtree(root / ".dvc" / "cache" / "runs")
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    for stage in stages:
+        del lock["stages"][stage]
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+
+
 def contents(root: Path) -> dict[str, bytes]:
     """Every result that git keeps."""
     return {str(p): p.read_bytes() for p in (root / "results").rglob("*") if p.is_file()}
@@ -232,14 +242,13 @@ def test_interrupted_and_killed_in_stages_of_every_kind_it_goes_on_to_the_same_r
     project: Path,
 ):
     before = contents(project)
-    # DVC remembers what a stage once made: without this it would copy and not run them again
-    shutil.rmtree(project / ".dvc" / "cache" / "runs")
     stages = {
         "notebook_table1@miniature": signal.SIGINT,
         "predict@miniature-carot-0": signal.SIGKILL,
         "data@miniature": signal.SIGKILL,
         "pretrain@miniature": signal.SIGINT,
     }
+    forget(project, stages)
     copy = project / "results" / "miniature" / "notebooks" / "04_table1.ipynb"
     process = start(project, "notebook_table1@miniature")
     wait_for_file(process, copy.with_name("04_table1.failed.ipynb"))
