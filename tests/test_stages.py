@@ -83,6 +83,7 @@ MISSING = [  # a stage, the first thing it misses in a fresh clone, and who make
     ),
     (("calibrate", *RUN), "predictions/miniature/ft/seed0/id_val.npz", "predict"),
     (("evaluate", *RUN), "evaluations/miniature/ft/seed0/temperature.json", "calibrate"),
+    (("posthoc", *RUN), "predictions/miniature/ft/seed0/id_val.npz", "predict"),
     (("tables",), "evaluations/miniature/zs/seed0/metrics.csv", "evaluate"),
     (("search",), "models/miniature/pretrained/clip.json", "pretrain"),
 ]
