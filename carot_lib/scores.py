@@ -228,13 +228,13 @@ def check_integer(value: SupportsIndex, name: str, least: int = 1, most: int = M
     return number
 
 
-def check_temperature(temperature: float) -> float:
+def check_temperature(temperature: float, name: str = "temperature") -> float:
     """A positive, finite number that float32 can be divided by.
 
     Raises:
         ValueError: it is none.
     """
-    return _check_real(temperature, "temperature", COLDEST, HOTTEST, "positive and finite")
+    return _check_real(temperature, name, COLDEST, HOTTEST, "positive and finite")
 
 
 def check_choice(value: str, name: str, choices: tuple[str, ...]) -> str:

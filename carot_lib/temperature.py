@@ -15,13 +15,20 @@ from jaxtyping import Float
 from scipy.interpolate import make_interp_spline
 from threadpoolctl import threadpool_limits
 
-from carot_lib.bin_stats import Array, BinStats, bin_of, check_scores
+from carot_lib.bin_stats import BinStats, bin_of
+from carot_lib.scores import (
+    MOST,
+    Array,
+    check_choice,
+    check_integer,
+    check_scores,
+    check_temperature,
+)
 
 PER_OCTAVE = 8  # nodes of the interpolation between a temperature and its double
 BEYOND = 4  # nodes outside the range at either end, where a spline is least exact
 DEGREE = 7  # of the spline; 2e-6 off in the confidence of the worst logits tried
 RECHECK = 2e-5  # temperatures whose interpolated ECE is this near the least one are recomputed
-MOST = 100_000  # temperatures of a grid
 TINY = 2e-19  # its square is a normal number in single precision; others are slow
 ROWS = 64  # of logits at a time: 1,000 classes of them stay in the cache
 TASK = 1024  # rows that a thread takes at once
@@ -80,18 +87,25 @@ def select_temperature(
         selected_on: name of these samples; kept with the choice.
 
     Raises:
+        TypeError: `selected_on` is no text.
         ValueError: a bad grid or criterion, or as `carot_lib.bin_stats.BinStats.from_logits`.
     """
-    if criterion not in ("ece", "nll"):
-        raise ValueError(f"criterion must be 'ece' or 'nll', got {criterion!r}")
-    if not (0 < low < high < np.inf and step > 0):
-        raise ValueError(f"need 0 < low < high and step > 0, got {low}, {high}, {step}")
+    check_choice(criterion, "criterion", ("ece", "nll"))
+    low, high, step = (
+        check_temperature(value, name)
+        for value, name in ((low, "low"), (high, "high"), (step, "step"))
+    )
+    n_bins = check_integer(n_bins, "n_bins")
+    if not isinstance(selected_on, str):
+        raise TypeError(f"selected_on must be a name, got {selected_on!r}")
+    if low >= high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
     if (high - low) / step > MOST:
-        raise ValueError(f"step {step} makes more than {MOST} temperatures of {low} to {high}")
+        raise ValueError(f"step: {step} makes more than {MOST} temperatures of {low} to {high}")
     scores, labels = check_scores(logits, labels, "logits")
     grid = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
     grid = np.append(grid, high) if grid[-1] < high - 1e-9 else grid
-    grid = np.round(grid, 10)
+    grid = np.array([float(f"{value:.10g}") for value in grid])  # 0.57, not 0.5700000000000001
     eces, nlls = sweep(scores, labels, grid, n_bins)
     if criterion == "ece":
         eces = _recompute_least(eces, scores, labels, grid, n_bins)
@@ -175,7 +189,8 @@ def _log_sums(
     ones = np.ones(distance.shape[1], distance.dtype)
     tiny = np.asarray(TINY, distance.dtype)
     for phase in range(PER_OCTAVE):
-        mass = distance * np.asarray(-1 / nodes[phase], distance.dtype)
+        with np.errstate(over="ignore"):  # to -inf, which has no mass
+            mass = distance * np.asarray(-1 / nodes[phase], distance.dtype)
         np.exp(mass, out=mass)
         sums[:, phase] = mass @ ones
         for node in range(phase + PER_OCTAVE, len(nodes), PER_OCTAVE):
@@ -213,7 +228,8 @@ def _chunks(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Distances to the largest logit, that of the label, and whether the largest is the label's."""
     for start in range(0, len(logits), ROWS):
-        part, truth = logits[start : start + ROWS], labels[start : start + ROWS]
+        part = np.ascontiguousarray(logits[start : start + ROWS])  # one order of summation
+        truth = labels[start : start + ROWS]
         distance = part.max(axis=1, keepdims=True) - part
         of_label = distance[np.arange(len(part)), truth].astype(np.float64)
         yield distance, of_label, part.argmax(axis=1) == truth

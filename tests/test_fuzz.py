@@ -94,7 +94,6 @@ TARGETS = {
 }
 SPOILT = {  # of these targets only some arguments; by default all
     "check_scores": ("scores", "labels", "label_space"),  # the name is how messages call them
-    "temperature": ("logits", "labels"),
 }
 RANGES = {  # of a number; others are not bounded by both sides
     **dict.fromkeys(
@@ -153,6 +152,7 @@ def valid(random: np.random.Generator) -> dict[str, Any]:
         "low": 0.5,
         "high": 3.0,
         "step": 0.5,
+        "selected_on": "id_val",
         "name": "scores",
     }
 

@@ -6,6 +6,8 @@ Reads predictions/<profile>/<run>/seed<seed>/id_val.npz; writes
 temperature.json and temperature_curve.csv to evaluations/<profile>/<run>/seed<seed>/.
 """
 
+import sys
+
 import pandas as pd
 
 from carot_lib.command import read_command
@@ -30,20 +32,24 @@ def calibrate(layout: Layout, run: str, seed: int) -> None:
         high=grid.high,
         step=grid.step,
         n_bins=evaluation.n_bins,
+        selected_on=validation.dataset,
     )
+    if chosen.at_bound:
+        bound = f"{chosen.temperature:g} is the end of the range: a better one may lie beyond"
+        print(f"temperature of {run}, seed {seed}: {bound}", file=sys.stderr)
     content = {
         "run": run,
         "seed": seed,
         "temperature": chosen.temperature,
         "at_bound": chosen.at_bound,
-        "criterion": "ece",
+        "criterion": chosen.criterion,
         "n_bins": evaluation.n_bins,
         "ece_before": chosen.value_before,
         "ece_after": chosen.value_after,
         "selected_on": {
-            "dataset": validation.dataset,
+            "dataset": chosen.selected_on,
             "fingerprint": validation.fingerprint,
-            "n": len(validation.labels),
+            "n": chosen.n,
         },
     }
     curve = pd.DataFrame({"temperature": chosen.temperatures, "ece": chosen.values})
