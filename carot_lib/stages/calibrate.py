@@ -34,9 +34,6 @@ def calibrate(layout: Layout, run: str, seed: int) -> None:
         n_bins=evaluation.n_bins,
         selected_on=validation.dataset,
     )
-    if chosen.at_bound:
-        bound = f"{chosen.temperature:g} is the end of the range: a better one may lie beyond"
-        print(f"temperature of {run}, seed {seed}: {bound}", file=sys.stderr)
     content = {
         "run": run,
         "seed": seed,
@@ -56,6 +53,9 @@ def calibrate(layout: Layout, run: str, seed: int) -> None:
     folder = layout.evaluation(run, seed)
     write_text(folder / "temperature_curve.csv", curve.to_csv(index=False, float_format="%.6f"))
     write_json(folder / "temperature.json", content)
+    if chosen.at_bound:
+        bound = f"{chosen.temperature:g} is the end of the range: a better one may lie beyond"
+        print(f"temperature of {run}, seed {seed}: {bound}", file=sys.stderr)
 
 
 if __name__ == "__main__":
