@@ -243,7 +243,7 @@ def test_interrupted_and_killed_in_stages_of_every_kind_it_goes_on_to_the_same_r
 ):
     before = contents(project)
     stages = {
-        "notebook_table1@miniature": signal.SIGINT,
+        "notebook_table1@miniature": signal.SIGKILL,
         "predict@miniature-carot-0": signal.SIGKILL,
         "data@miniature": signal.SIGKILL,
         "pretrain@miniature": signal.SIGINT,
