@@ -181,6 +181,8 @@ def start(root: Path, stage: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # what a shell starts in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -250,8 +252,10 @@ def test_interrupted_and_killed_in_stages_of_every_kind_it_goes_on_to_the_same_r
     }
     forget(project, stages)
     copy = project / "results" / "miniature" / "notebooks" / "04_table1.ipynb"
+    begun = copy.with_name("04_table1.failed.ipynb")
+    begun.unlink(missing_ok=True)
     process = start(project, "notebook_table1@miniature")
-    wait_for_file(process, copy.with_name("04_table1.failed.ipynb"))
+    wait_for_file(process, begun)
     stop(process, project, stages["notebook_table1@miniature"])
     assert not copy.exists()
 
