@@ -23,7 +23,6 @@ from carot_lib.scores import (
     check_integer,
     top_confidences,
 )
-from carot_lib.scores import check_scores as check_scores  # where others look for it
 
 FIXED_POINT = 2**40  # one unit of confidence
 FULL = 2**23  # samples in a bin whose sum of confidences might no longer fit into int64

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from carot_lib.files import atomic_write
 from carot_lib.label_space import LabelSpace
+from carot_lib.scores import top_confidences
 
 # what reading a file that holds no predictions may raise: KeyError: a part is missing; EOFError: an
 # empty file; IndexError, TypeError: a single number or array; ValueError: text, or a bad array
@@ -46,9 +47,7 @@ class Calibrated:
     ) -> "Calibrated":
         """Largest softmax probability of each sample, in float64; ties go to the lower class."""
         logits = logits.astype(np.float64, copy=False)
-        top = logits.max(axis=1, keepdims=True)
-        total = np.exp(logits - top).sum(axis=1)
-        return cls(1 / total, logits.argmax(axis=1) == labels, logits)
+        return cls(*top_confidences(logits, labels), logits)
 
 
 @dataclass(frozen=True)
