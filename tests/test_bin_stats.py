@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_logits import random_logits
 
 from carot_lib.bin_stats import FEW, FULL, BinStats, bin_of
 from carot_lib.label_space import LabelSpace
@@ -41,15 +42,6 @@ def stats_of(pairs: list[tuple[float, bool]], n_bins: int = 10) -> BinStats:
     return BinStats.from_confidences(
         np.array([c for c, _ in pairs]), np.array([y for _, y in pairs]), n_bins
     )
-
-
-def random_logits(n: int, k: int, seed: int = 0, scale: float = 2.0):
-    """Logits and labels that are right more often than by chance."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, k, n)
-    logits = generator.normal(size=(n, k)) * scale
-    logits[np.arange(n), labels] += 1
-    return logits, labels
 
 
 # By hand

@@ -170,6 +170,19 @@ def test_ece_agrees_with_uncertainty_calibration(seed: int, classes: int, bins: 
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
+def uncertainty_calibration_rmsce(
+    confidences: np.ndarray, correct: np.ndarray, bins: int, debias: bool
+) -> float:
+    return calibration.lower_bound_scaling_ce(
+        confidences,
+        correct,
+        p=2,
+        debias=debias,
+        num_bins=bins,
+        binning_scheme=calibration.utils.get_equal_prob_bins,
+    )
+
+
 @relaxed
 @given(PAIRS, st.integers(1, 30))
 def test_ece_agrees_with_uncertainty_calibration_on_every_edge_and_tie(pairs, bins):
@@ -177,14 +190,7 @@ def test_ece_agrees_with_uncertainty_calibration_on_every_edge_and_tie(pairs, bi
     theirs = calibration.get_ece(confidences, correct, num_bins=bins)
     ours = BinStats.from_confidences(confidences, correct, bins)
     assert ours.ece() == pytest.approx(theirs, abs=1e-6)
-    theirs = calibration.lower_bound_scaling_ce(
-        confidences,
-        correct,
-        p=2,
-        debias=False,
-        num_bins=bins,
-        binning_scheme=calibration.utils.get_equal_prob_bins,
-    )
+    theirs = uncertainty_calibration_rmsce(confidences, correct, bins, debias=False)
     assert ours.rmsce() == pytest.approx(theirs, abs=1e-6)
 
 
@@ -192,14 +198,7 @@ def test_ece_agrees_with_uncertainty_calibration_on_every_edge_and_tie(pairs, bi
 @given(PAIRS, st.integers(1, 30))
 def test_debiased_error_agrees_with_uncertainty_calibration_on_every_edge_and_tie(pairs, bins):
     confidences, correct = split(pairs)
-    theirs = calibration.lower_bound_scaling_ce(
-        confidences,
-        correct,
-        p=2,
-        debias=True,
-        num_bins=bins,
-        binning_scheme=calibration.utils.get_equal_prob_bins,
-    )
+    theirs = uncertainty_calibration_rmsce(confidences, correct, bins, debias=True)
     # squares, as a root near 0 turns a rounding of 1e-16 into 1e-8
     ours = BinStats.from_confidences(confidences, correct, bins).ece_debiased()
     assert ours**2 == pytest.approx(theirs**2, abs=1e-9)

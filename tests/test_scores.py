@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_logits import random_logits
 
 from carot_lib.label_space import LabelSpace
 from carot_lib.scores import (
@@ -28,15 +29,6 @@ from carot_lib.scores import (
 )
 
 relaxed = settings(deadline=None, max_examples=100)
-
-
-def random_logits(n: int, k: int, seed: int = 0, scale: float = 2.0):
-    """Logits and labels that are right more often than by chance."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, k, n)
-    logits = generator.normal(size=(n, k)) * scale
-    logits[np.arange(n), labels] += 1
-    return logits, labels
 
 
 def assert_same_bits(found, expected):
