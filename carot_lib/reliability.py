@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
@@ -154,7 +155,10 @@ def reliability_grid(
     in_legend = min(len(columns), 4)
     below = 0.6 + 0.19 * -(-len(legend_handles(level)) // in_legend)
     width, height = 1.1 + 1.86 * len(columns), 2.42 * len(rows) + below
-    figure = plt.figure(figsize=(width, height), layout="none")
+    # an engine that leaves everything where it is: without one, matplotlib puts that of the style
+    # sheet into its place after the first saving, and a second file has another layout
+    by_hand = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
+    figure = plt.figure(figsize=(width, height), layout=by_hand)
     outer = figure.add_gridspec(
         len(rows),
         len(columns),

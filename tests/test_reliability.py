@@ -201,6 +201,14 @@ def test_a_grid_is_saved_as_three_readable_files_with_its_words_as_text(tmp_path
         assert word in drawn
 
 
+def test_every_file_of_a_grid_has_the_layout_of_the_first(tmp_path: Path):
+    one = sample([(40, 0.1), (60, 0.9)])
+    figure = reliability_grid({"ID": {"ZS": one, "FT": one}, "R": {"ZS": one, "FT": one}})
+    before = [ax.get_position().bounds for ax in figure.axes]
+    save_figure(figure, tmp_path, "grid", ("png", "pdf", "svg"))
+    assert [ax.get_position().bounds for ax in figure.axes] == before
+
+
 def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     figure = reliability_grid({"A": {"ZS": one_bin(7, 0.2)}})
     (tmp_path / "grid.png").write_bytes(b"old")
