@@ -20,11 +20,11 @@ from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from benchmarks.timing import in_turn, machine, peak_bytes
-from carot_lib.bin_stats import BinStats
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.metrics import ece
+from carot_lib.calibration.temperature import TemperatureChoice, direct_ece, select_temperature
 from carot_lib.files import write_json, write_text
 from carot_lib.layout import find_root
-from carot_lib.metrics import ece
-from carot_lib.temperature import TemperatureChoice, direct_ece, select_temperature
 
 BINS = 10
 PEER_TEMPERATURES = 5  # spread over the grid; a peer's time on all is estimated from these

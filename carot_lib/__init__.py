@@ -3,10 +3,10 @@
 Its calibration part works alone, on logits [N, K] and labels [N] as arrays, tensors or lists:
 
     >>> import numpy as np
-    >>> from carot_lib.bin_stats import BinStats
-    >>> from carot_lib.metrics import ece
-    >>> from carot_lib.reliability import reliability_grid
-    >>> from carot_lib.temperature import select_temperature
+    >>> from carot_lib.calibration.bin_stats import BinStats
+    >>> from carot_lib.calibration.metrics import ece
+    >>> from carot_lib.report.reliability import reliability_grid
+    >>> from carot_lib.calibration.temperature import select_temperature
 
     A model that is right three times of four and nine parts of ten certain:
 

@@ -33,7 +33,7 @@ class Layout:
 
     @property
     def data(self) -> Path:
-        """Prepared sets, see `carot_lib.datasets`."""
+        """Prepared sets, see `carot_lib.data.datasets`."""
         return self.root / "data" / "prepared" / self.profile
 
     @property

@@ -5,13 +5,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from carot_lib.clip_model import InterpolationParams
+from carot_lib.data.sources import DataParams
 from carot_lib.evaluation import EvaluationParams
-from carot_lib.methods import MethodParams
-from carot_lib.pretrained import PretrainedParams
+from carot_lib.methods.params import MethodParams
+from carot_lib.models.clip_model import InterpolationParams
 from carot_lib.schema import Fraction, StrictParams, read_params
-from carot_lib.sources import DataParams
-from carot_lib.training import HardwareParams, TrainingParams
+from carot_lib.training.loop import HardwareParams, TrainingParams
+from carot_lib.training.pretrained import PretrainedParams
 
 Profile = Literal["miniature", "imagenet", "folders"]
 

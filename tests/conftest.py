@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from carot_lib.clip_model import Clip, build_clip
-from carot_lib.pretraining import SmallClipParams
-from carot_lib.prompts import tokenize_prompts
+from carot_lib.data.prompts import tokenize_prompts
+from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.training.pretraining import SmallClipParams
 
 TEMPLATES = [
     lambda name: f"a {name}.",

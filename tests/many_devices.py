@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from carot_lib.clip_model import Clip, build_clip
-from carot_lib.datasets import LabelledSet
+from carot_lib.data.datasets import LabelledSet
 from carot_lib.files import write_json
 from carot_lib.label_space import label_space_of
-from carot_lib.methods import Run
 from carot_lib.methods.base import Setup
-from carot_lib.samples import Draws, batches
-from carot_lib.training import HardwareParams, TrainingParams, fine_tune, fit
+from carot_lib.methods.params import Run
+from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.training.loop import HardwareParams, TrainingParams, fine_tune, fit
+from carot_lib.training.samples import Draws, batches
 
 CONFIG = {
     "embed_dim": 16,

@@ -10,10 +10,10 @@ import yaml
 
 from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.layout import Layout, find_root
-from carot_lib.methods import Run
+from carot_lib.methods.params import Run
 from carot_lib.params import load_params
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.training import TrainingParams
+from carot_lib.training.loop import TrainingParams
 
 ROOT = Path(__file__).parents[1]
 # through JSON: what YAML's aliases share becomes copies, of which one can be changed alone

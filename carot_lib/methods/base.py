@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from carot_lib.clip_model import Clip, ImageClassifier
+from carot_lib.models.clip_model import Clip, ImageClassifier
 from carot_lib.schema import StrictParams
 
 

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from carot_lib.clip_model import ImageClassifier
-from carot_lib.losses import contrastive_loss, self_distillation_loss
 from carot_lib.methods.base import Batch, RunParams, Setup, clamp_logit_scale
-from carot_lib.teacher import EmaTeacher, TeacherParams
+from carot_lib.methods.losses import contrastive_loss, self_distillation_loss
+from carot_lib.models.clip_model import ImageClassifier
+from carot_lib.models.teacher import EmaTeacher, TeacherParams
 
 
 class CarotParams(RunParams):
@@ -48,7 +48,12 @@ class Carot(nn.Module):
         self.model, self.class_prompts = setup.clip, setup.class_prompts
         self.teacher, self.distillation_weight = teacher, distillation_weight
         self.kd_reduction, self.max_logit_scale = kd_reduction, max_logit_scale
-        self._forget_captions()
+        # the teacher's text features, one row for each class and template, once they are known
+        classes, templates, _ = self.class_prompts.shape
+        scale = teacher.model.logit_scale
+        features = scale.new_zeros(classes * templates, teacher.model.embed_dim)
+        self.register_buffer("features", features)
+        self.register_buffer("is_known", torch.zeros_like(features[:, 0], dtype=torch.bool))
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit-length features of the images and their captions, the student's, the teacher's."""
@@ -77,7 +82,7 @@ class Carot(nn.Module):
         """Keep the logit scale in its bound and let the teacher follow the student."""
         clamp_logit_scale(self.model, self.max_logit_scale)
         if self.teacher.follow(self.model, step):
-            self._forget_captions()
+            self.is_known.zero_()
 
     def classifier(self) -> ImageClassifier:
         """Zero-shot head from the fine-tuned text encoder, as in FLYP."""
@@ -103,14 +108,6 @@ class Carot(nn.Module):
     def _remember(
         self, captions: Int[Tensor, " batch"], features: Float[Tensor, "batch embed"]
     ) -> None:
-        """Enter the teacher's text features into the table."""
+        """Keep the teacher's text features until it moves."""
         self.features[captions] = features.to(self.features.dtype)  # lower in mixed precision
         self.is_known[captions] = True
-
-    def _forget_captions(self) -> None:
-        """Empty the table of the teacher's text features: one row for each class and template."""
-        classes, templates, _ = self.class_prompts.shape
-        teacher = self.teacher.model
-        features = teacher.logit_scale.new_zeros(classes * templates, teacher.embed_dim)
-        self.register_buffer("features", features)
-        self.register_buffer("is_known", torch.zeros_like(features[:, 0], dtype=torch.bool))

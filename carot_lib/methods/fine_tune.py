@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from carot_lib.clip_model import ImageClassifier
 from carot_lib.methods.base import Batch, RunParams, Setup
+from carot_lib.models.clip_model import ImageClassifier
 
 
 class FineTuneParams(RunParams):

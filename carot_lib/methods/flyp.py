@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from carot_lib.clip_model import ImageClassifier
-from carot_lib.losses import contrastive_loss
 from carot_lib.methods.base import Batch, RunParams, Setup, clamp_logit_scale
+from carot_lib.methods.losses import contrastive_loss
+from carot_lib.models.clip_model import ImageClassifier
 
 
 class FlypParams(RunParams):

@@ -10,13 +10,13 @@ import sys
 
 import pandas as pd
 
+from carot_lib.calibration.predictions import Predictions
+from carot_lib.calibration.temperature import select_temperature
 from carot_lib.command import read_command
 from carot_lib.evaluation import VALIDATION, load_evaluation
 from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
-from carot_lib.predictions import Predictions
 from carot_lib.schema import exit_on_bad_input
-from carot_lib.temperature import select_temperature
 
 
 def calibrate(layout: Layout, run: str, seed: int) -> None:

@@ -10,12 +10,12 @@ import json
 import sys
 
 from carot_lib.command import read_command
-from carot_lib.image_folders import prepare as prepare_folders
+from carot_lib.data.image_folders import prepare as prepare_folders
+from carot_lib.data.miniature import PictogramParams, prepare
+from carot_lib.data.sources import Data
+from carot_lib.data.world import read_pictograms
 from carot_lib.layout import Layout
-from carot_lib.miniature import PictogramParams, prepare
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.sources import Data
-from carot_lib.world import read_pictograms
 
 
 def data(layout: Layout) -> None:

@@ -13,16 +13,16 @@ import json
 
 import pandas as pd
 
-from carot_lib.bin_stats import BinStats
-from carot_lib.bootstrap import mean_over_sets, replicates, table_with_intervals
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.bootstrap import mean_over_sets, replicates, table_with_intervals
+from carot_lib.calibration.metrics import aurc, brier, ece_batch_mean, nll
+from carot_lib.calibration.predictions import Calibrated, Predictions, check_held_out
 from carot_lib.command import read_command
 from carot_lib.evaluation import VALIDATION, EvaluationParams, load_evaluation
 from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
-from carot_lib.metrics import aurc, brier, ece_batch_mean, nll
-from carot_lib.predictions import Calibrated, Predictions, check_held_out
+from carot_lib.report.tables import COLUMNS
 from carot_lib.schema import exit_on_bad_input
-from carot_lib.tables import COLUMNS
 
 
 def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:

@@ -5,14 +5,14 @@ python -m carot_lib.stages.interpolate --profile miniature --run ft --seed 0
 Reads models/<profile>/{zs,<run>}/seed<seed>/; writes models/<profile>/wise_<run>/seed<seed>/.
 """
 
-from carot_lib.clip_model import (
+from carot_lib.command import read_command
+from carot_lib.layout import Layout
+from carot_lib.models.clip_model import (
     InterpolationParams,
     interpolate,
     load_classifier,
     save_classifier,
 )
-from carot_lib.command import read_command
-from carot_lib.layout import Layout
 from carot_lib.schema import exit_on_bad_input, read_params
 
 

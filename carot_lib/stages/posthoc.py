@@ -10,21 +10,21 @@ number of it is a result; it shows how much of an error one temperature could re
 
 import pandas as pd
 
-from carot_lib.bin_stats import BinStats
-from carot_lib.bootstrap import mean_over_sets, replicates, table_with_intervals
-from carot_lib.calibrators import (
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.bootstrap import mean_over_sets, replicates, table_with_intervals
+from carot_lib.calibration.calibrators import (
     Calibrator,
     HistogramBinning,
     Isotonic,
     Temperature,
     VectorScaling,
 )
+from carot_lib.calibration.metrics import brier, nll
+from carot_lib.calibration.predictions import Calibrated, Predictions, check_held_out
 from carot_lib.command import read_command
 from carot_lib.evaluation import VALIDATION, EvaluationParams, load_evaluation
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.metrics import brier, nll
-from carot_lib.predictions import Calibrated, Predictions, check_held_out
 from carot_lib.schema import exit_on_bad_input
 
 

@@ -6,13 +6,13 @@ Reads data/prepared/<profile>/ and models/<profile>/<run>/seed<seed>/; writes
 predictions/<profile>/<run>/seed<seed>/<set>.npz.
 """
 
-from carot_lib.clip_model import load_classifier
+from carot_lib.calibration.predictions import Predictions
 from carot_lib.command import read_command
-from carot_lib.datasets import read_set
+from carot_lib.data.datasets import read_set
 from carot_lib.evaluation import load_evaluation
-from carot_lib.inference import pick_device, predict_logits
 from carot_lib.layout import Layout
-from carot_lib.predictions import Predictions
+from carot_lib.models.clip_model import load_classifier
+from carot_lib.models.inference import pick_device, predict_logits
 from carot_lib.schema import exit_on_bad_input
 
 

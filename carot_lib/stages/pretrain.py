@@ -7,15 +7,15 @@ Reads params.yaml; writes models/<profile>/pretrained/.
 
 import pandas as pd
 
-from carot_lib.clip_model import save_clip
 from carot_lib.command import read_command
+from carot_lib.data.miniature import PictogramParams
+from carot_lib.data.world import read_pictograms
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.miniature import PictogramParams
-from carot_lib.pretrained import MiniatureClipParams, OpenClipParams, Pretrained
-from carot_lib.pretraining import PretrainingParams, pretrain
+from carot_lib.models.clip_model import save_clip
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.world import read_pictograms
+from carot_lib.training.pretrained import MiniatureClipParams, OpenClipParams, Pretrained
+from carot_lib.training.pretraining import PretrainingParams, pretrain
 
 
 def make_pretrained(layout: Layout) -> None:

@@ -12,17 +12,17 @@ import json
 import numpy as np
 import pandas as pd
 
-from carot_lib.bin_stats import BinStats
-from carot_lib.bootstrap import replicates
-from carot_lib.claims import CLAIMS
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.bootstrap import replicates
+from carot_lib.calibration.predictions import Predictions, check_same_images
 from carot_lib.command import read_command
 from carot_lib.evaluation import EvaluationParams, load_evaluation, load_rows
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.predictions import Predictions, check_same_images
+from carot_lib.report.claims import CLAIMS
+from carot_lib.report.tables import TABLE2_RUNS
+from carot_lib.report.verdicts import Value, differences, judge, resample_seeds
 from carot_lib.schema import exit_on_bad_input
-from carot_lib.tables import TABLE2_RUNS
-from carot_lib.verdicts import Value, differences, judge, resample_seeds
 
 
 def replicate(layout: Layout) -> pd.DataFrame:

@@ -13,18 +13,17 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from carot_lib.bin_stats import BinStats
-from carot_lib.clip_model import load_clip
+from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.command import read_command
-from carot_lib.datasets import read_class_names, read_set, read_templates
+from carot_lib.data.datasets import read_prompts, read_set
 from carot_lib.files import write_text
-from carot_lib.inference import pick_device, predict_logits
 from carot_lib.layout import Layout
-from carot_lib.methods import MethodParams
+from carot_lib.methods.params import MethodParams
+from carot_lib.models.clip_model import load_clip
+from carot_lib.models.inference import pick_device, predict_logits
 from carot_lib.params import load_params
-from carot_lib.prompts import tokenize_prompts
 from carot_lib.schema import exit_on_bad_input
-from carot_lib.training import fine_tune
+from carot_lib.training.loop import fine_tune
 
 
 def search(layout: Layout) -> pd.DataFrame:
@@ -32,8 +31,7 @@ def search(layout: Layout) -> pd.DataFrame:
     params = load_params(layout.params)
     scale, seed = params.scale(layout.profile), params.seeds[0]
     clip = load_clip(layout.pretrained)
-    names, templates = read_class_names(layout.data), read_templates(layout.data)
-    prompts = tokenize_prompts(names, templates, clip.context_length)
+    prompts = read_prompts(layout.data, clip.context_length)
     train_set, validation = read_set(layout.data, "train"), read_set(layout.data, "id_val")
 
     def judge(run: MethodParams, label: str) -> dict[str, float]:

@@ -14,9 +14,8 @@ from carot_lib.command import read_command
 from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.schema import exit_on_bad_input
-from carot_lib.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
-from carot_lib.tables import (
+from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
+from carot_lib.report.tables import (
     beside_paper,
     intervals_markdown,
     posthoc_markdown,
@@ -25,6 +24,7 @@ from carot_lib.tables import (
     to_latex,
     to_markdown,
 )
+from carot_lib.schema import exit_on_bad_input
 
 CAPTIONS = {
     "table1": "Accuracy and expected calibration error, in distribution (ID) and as the mean over "

@@ -12,17 +12,16 @@ import sys
 
 import pandas as pd
 
-from carot_lib.checkpoint import discard_checkpoint
-from carot_lib.clip_model import load_clip, save_classifier
 from carot_lib.command import read_command
-from carot_lib.datasets import read_class_names, read_set, read_templates
+from carot_lib.data.datasets import read_prompts, read_set
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.methods import Run
-from carot_lib.prompts import tokenize_prompts
+from carot_lib.methods.params import Run
+from carot_lib.methods.whole_batch import is_first_process
+from carot_lib.models.clip_model import load_clip, save_classifier
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.training import HardwareParams, TrainingParams, fine_tune
-from carot_lib.whole_batch import is_first_process
+from carot_lib.training.checkpoint import discard_checkpoint
+from carot_lib.training.loop import HardwareParams, TrainingParams, fine_tune
 
 
 def train(layout: Layout, run: str, seed: int) -> None:
@@ -30,14 +29,13 @@ def train(layout: Layout, run: str, seed: int) -> None:
 
     Raises:
         ValueError: params.yaml has no such run, or a fault in what it says of it.
-        FloatingPointError, MemoryError: see `carot_lib.training.fine_tune`.
+        FloatingPointError, MemoryError: see `carot_lib.training.loop.fine_tune`.
     """
     method = read_params(layout.params, Run, layout.profile, "runs", run).root
     training = read_params(layout.params, TrainingParams, layout.profile, "training")
     hardware = read_params(layout.params, HardwareParams, layout.profile, "hardware")
     clip = load_clip(layout.pretrained)
-    names, templates = read_class_names(layout.data), read_templates(layout.data)
-    prompts = tokenize_prompts(names, templates, clip.context_length)
+    prompts = read_prompts(layout.data, clip.context_length)
     history: list[dict[str, float]] = []
     checkpoints = layout.checkpoint(run, seed)
     classifier = fine_tune(

@@ -6,19 +6,17 @@ Reads models/<profile>/pretrained/; writes models/<profile>/zs/seed<seed>/, the 
 seed.
 """
 
-from carot_lib.clip_model import load_clip, save_classifier
 from carot_lib.command import read_command
-from carot_lib.datasets import read_class_names, read_templates
+from carot_lib.data.datasets import read_prompts
 from carot_lib.layout import Layout
-from carot_lib.prompts import tokenize_prompts
+from carot_lib.models.clip_model import load_clip, save_classifier
 from carot_lib.schema import exit_on_bad_input
 
 
 def zero_shot(layout: Layout, seed: int) -> None:
     """Write the zero-shot classifier."""
     clip = load_clip(layout.pretrained)
-    names, templates = read_class_names(layout.data), read_templates(layout.data)
-    prompts = tokenize_prompts(names, templates, clip.context_length)
+    prompts = read_prompts(layout.data, clip.context_length)
     save_classifier(clip.zero_shot_classifier(prompts), layout.model("zs", seed))
 
 

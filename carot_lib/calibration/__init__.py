@@ -1,0 +1,1 @@
+"""Calibration measured and chosen, from saved logits alone."""

@@ -1,0 +1,262 @@
+"""Labelled image sets: what the data stage writes and everybody else reads.
+
+A prepared data folder holds `classes.json` (the class names, the label space of each set that has
+its own, the caption templates if they are not CLIP's, and where image files lie) and one
+`<set>.npz` a set, with its labels and either its pictures or the paths of its image files. Every
+profile ends in this form; the code behind it does not know which one it reads.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from carot_lib.data.prompts import Template, as_templates, clip_templates, tokenize_prompts
+from carot_lib.files import atomic_write
+from carot_lib.label_space import LabelSpace, label_space_of
+
+READERS = 8  # processes at most that decode image files for prediction: each holds two batches
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no image, or half of one; the message names it.
+
+    A DataLoader wraps the message of a worker's error in a traceback, of which the last line is
+    kept.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message.rstrip().splitlines()[-1].split("UnreadableImageError: ")[-1])
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """One set of labelled images.
+
+    Attributes:
+        name: as in params.yaml, for example `id_val`.
+        labels: in the set's own label space.
+        images: pictures as they are (miniature); None where `paths` says where they lie.
+        paths: of image files, from `image_folder`; None where `images` holds them.
+        label_space: how logits over all classes become logits over the set's own classes.
+        class_names: of the set's own classes.
+        fingerprint: hash of labels and pictures (or paths): equal only for equal sets.
+        image_folder: what `paths` starts from; None without paths.
+        border: pixels to cut off each side of an image file (ObjectNet's have a frame).
+    """
+
+    name: str
+    labels: Int[np.ndarray, " samples"]
+    images: UInt8[np.ndarray, "samples height width 3"] | None
+    paths: np.ndarray | None
+    label_space: LabelSpace
+    class_names: list[str]
+    fingerprint: str
+    image_folder: Path | None = None
+    border: int = 0
+
+    def open_images(
+        self, preprocessing: PreprocessCfg | None = None, training: bool = False
+    ) -> Dataset:
+        """The images as the model takes them, indexed by lists of positions.
+
+        Args:
+            preprocessing: of the model; pictures in memory have its size already.
+            training: whether files are cropped at random; pictures in memory never are.
+
+        Raises:
+            ValueError: the set holds paths and there is no `preprocessing`.
+        """
+        if self.images is not None:
+            return ArrayImages(self.images)
+        if preprocessing is None:
+            raise ValueError(f"set {self.name} holds no images but paths: give the preprocessing")
+        return FileImages(self.image_folder, self.paths, preprocessing, self.border, training)
+
+    def read_images(
+        self, preprocessing: PreprocessCfg, batch_size: int
+    ) -> Iterator[Float[Tensor, "batch 3 height width"]]:
+        """All images in order, in batches; files are decoded by other processes meanwhile.
+
+        Raises:
+            UnreadableImageError: a file is no image; the message names it.
+        """
+        workers = 0 if self.images is not None else min(usable_cores(), READERS)
+        yield from DataLoader(
+            self.open_images(preprocessing),
+            batch_size=None,
+            sampler=[part.tolist() for part in torch.arange(len(self.labels)).split(batch_size)],
+            num_workers=workers,
+            prefetch_factor=1 if workers else None,
+        )
+
+
+def normalise(
+    images: UInt8[Tensor, "batch height width 3"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Pictures as CLIP wants them: each channel centred and scaled as in its pre-training."""
+    mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
+    # permuted, not copied: the memory stays in the order of pixels, which convolutions like
+    return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+class ArrayImages(Dataset):
+    """Pictures in memory, normalised; indexed by lists."""
+
+    def __init__(self, images: UInt8[np.ndarray, "samples height width 3"]):
+        self.images = torch.from_numpy(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
+        return normalise(self.images[torch.as_tensor(indices)])
+
+
+class FileImages(Dataset):
+    """Image files, decoded and transformed when asked for; indexed by lists.
+
+    For evaluation the shorter side is resized and the centre cut out; for training a random part
+    of 90 to 100 % of the area is resized (no flip, no change of colour).
+
+    Args:
+        folder: what the paths start from.
+        paths: of the files.
+        preprocessing: size, mean, standard deviation and interpolation of the model.
+        border: pixels cut off each side before anything else.
+        training: random crops, drawn by torch's generator, instead of the centre.
+
+    Source: the transforms of CLIP's and WiSE-FT's public code, as open_clip has them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[str] | np.ndarray,
+        preprocessing: PreprocessCfg,
+        border: int = 0,
+        training: bool = False,
+    ):
+        self.folder, self.paths, self.border = folder, paths, border
+        self.transform = image_transform_v2(
+            preprocessing, is_train=training, aug_cfg=AugmentationCfg(scale=(0.9, 1.0))
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
+        pictures = (read_picture(self.folder / self.paths[i], self.border) for i in indices)
+        return torch.stack([self.transform(picture) for picture in pictures])
+
+
+def read_picture(path: Path, border: int = 0) -> Image.Image:
+    """An image file in RGB.
+
+    What the public codes do with odd files is kept: the conversion is PIL's own, so grey becomes
+    three equal channels, a palette its colours, CMYK the nearest RGB, transparency is dropped, 16
+    bits are cut to 8 (everything above 255 is white), and EXIF rotation is not applied.
+
+    Args:
+        path: of the file.
+        border: pixels to cut off each side.
+
+    Raises:
+        UnreadableImageError: it is missing, no image, or damaged, or smaller than its border.
+    """
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path}: not a readable image ({error})") from error
+    if not border:
+        return picture
+    width, height = picture.size
+    if min(width, height) <= 2 * border:
+        raise UnreadableImageError(f"{path}: {width} x {height} pixels are nothing but border")
+    return picture.crop((border, border, width - border, height - border))
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def write_set(
+    folder: Path,
+    name: str,
+    labels: Int[np.ndarray, " samples"],
+    images: UInt8[np.ndarray, "samples height width 3"] | None = None,
+    paths: Sequence[str] | np.ndarray | None = None,
+) -> None:
+    """Write `<name>.npz`, whole or not at all; give either images or paths."""
+    content = {"images": images} if paths is None else {"paths": np.asarray(paths)}
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, labels=labels, **content)
+
+
+def read_class_names(folder: Path) -> list[str]:
+    """Names of all classes, in the order of the classifiers' logits."""
+    return json.loads((folder / "classes.json").read_text(encoding="utf-8"))["class_names"]
+
+
+def read_templates(folder: Path) -> list[Template]:
+    """The caption templates: CLIP's 80, or those that `classes.json` holds."""
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    return as_templates(classes["templates"]) if "templates" in classes else clip_templates()
+
+
+def read_prompts(folder: Path, context_length: int) -> Int[Tensor, "classes templates context"]:
+    """Every class in every template, as token ids.
+
+    Args:
+        folder: of prepared data.
+        context_length: tokens that the model can take.
+
+    Raises:
+        ValueError: a prompt is longer than that.
+    """
+    return tokenize_prompts(read_class_names(folder), read_templates(folder), context_length)
+
+
+def read_set(folder: Path, name: str) -> LabelledSet:
+    """One set of a prepared data folder.
+
+    Raises:
+        FileNotFoundError: the set was not prepared; the message names the stage to run.
+    """
+    path = folder / f"{name}.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run stage `data`")
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    with np.load(path) as file:
+        content = {key: file[key] for key in file.files}
+    own = classes["label_spaces"].get(name)
+    pictures = content.get("images", content.get("paths"))
+    digest = hashlib.sha256(content["labels"].tobytes())
+    digest.update(np.ascontiguousarray(pictures).view(np.uint8))  # no copy of them in memory
+    return LabelledSet(
+        name=name,
+        labels=content["labels"],
+        images=content.get("images"),
+        paths=content.get("paths"),
+        label_space=label_space_of(own, len(classes["class_names"])),
+        class_names=own["names"] if own else classes["class_names"],
+        fingerprint=digest.hexdigest()[:16],
+        image_folder=None if "images" in content else folder / classes.get("image_folder", ""),
+        border=classes.get("borders", {}).get(name, 0),
+    )

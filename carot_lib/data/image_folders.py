@@ -1,0 +1,306 @@
+"""Trees of image folders: what lies in them, what is wrong with it, and the sets made of it.
+
+A set is a folder with one folder of images a class, nested or not. What is wrong is collected, not
+raised: a user learns of every fault at once, each with what to do about it.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+from PIL import Image
+from pydantic import PositiveInt
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from carot_lib.data.datasets import usable_cores, write_set
+from carot_lib.files import write_json
+from carot_lib.progress import track
+from carot_lib.schema import StrictParams
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+CHUNK = 256  # files that one process checks at a time
+NAMED = 5  # names of a list that a line of a report shows
+
+
+class ImageFolderParams(StrictParams):
+    """Keys that every `data:` of image folders has."""
+
+    folder: str  # holds one folder a set; relative to the project, or absolute
+    validation_per_class: PositiveInt | None  # images of train held out, never trained on
+    seed: int  # of the held-out images
+    on_error: Literal["stop", "skip"]  # for unreadable files: nothing runs, or without them
+
+
+@dataclass
+class ImageSet:
+    """One set as it lies on disk.
+
+    Attributes:
+        name: as the other stages call it, for example `id_test`.
+        places: where it is looked for, from the data folder; the first that is there counts.
+        place: where it was found; None if it is not there.
+        files: paths of its images from the data folder, by class folder; both sorted.
+        label_space: `names` and `columns` as `classes.json` holds them; None: all classes.
+        expected_images: None if unknown.
+        expected_classes: None if unknown.
+        border: pixels to cut off each side of an image.
+        faults: what is wrong with it and what to do, one line each.
+    """
+
+    name: str
+    places: Sequence[str]
+    place: str | None = None
+    files: dict[str, list[str]] = field(default_factory=dict)
+    label_space: dict[str, Any] | None = None
+    expected_images: int | None = None
+    expected_classes: int | None = None
+    border: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[str]:
+        """Every image, class after class."""
+        return [path for paths in self.files.values() for path in paths]
+
+    @property
+    def labels(self) -> Int[np.ndarray, " samples"]:
+        """The class of every image: the position of its folder."""
+        counts = [len(paths) for paths in self.files.values()]
+        return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that was found in a data folder.
+
+    Attributes:
+        folder: the data folder.
+        sets: by name, `train` among them; those that are not there have no `place`.
+        class_names: of the classes of `train`, in the order of its folders.
+        templates: of captions, `{}` for the name; None: CLIP's 80.
+        faults: what is wrong with the folder as a whole.
+    """
+
+    folder: Path
+    sets: dict[str, ImageSet]
+    class_names: list[str]
+    templates: list[str] | None = None
+    faults: list[str] = field(default_factory=list)
+
+    def report(self, wanted: Iterable[str]) -> list[str]:
+        """Every fault as a line `<set>: <what>: <what to do>`.
+
+        Args:
+            wanted: sets that must be there.
+        """
+        lines = list(self.faults)
+        for name in dict.fromkeys(["train", *wanted, *self.sets]):
+            one = self.sets.get(name, ImageSet(name, [name]))
+            if one.place is not None:
+                lines += [f"{name}: {fault}" for fault in one.faults]
+            elif name == "train" or name in wanted:
+                looked = " or ".join(dict.fromkeys(one.places))
+                lines.append(f"{name}: not found: put it at {self.folder}/{looked}")
+        return lines
+
+
+def find_set(folder: Path, name: str, places: Sequence[str], **expected: Any) -> ImageSet:
+    """Look for a set and list its images.
+
+    Args:
+        folder: the data folder.
+        name: of the set.
+        places: paths to look at, from the data folder; of the first one that is a folder.
+        expected: other fields of `ImageSet`.
+    """
+    found = ImageSet(name, places, **expected)
+    found.place = next((place for place in places if (folder / place).is_dir()), None)
+    if found.place is None:
+        return found
+    top = folder / found.place
+    entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
+    loose = [entry.name for entry in entries if is_image(entry.name)]
+    if loose:
+        found.faults.append(
+            f"{len(loose)} images lie in {found.place} itself ({some(loose)}): "
+            "move each into the folder of its class"
+        )
+    archives = [entry.name for entry in entries if entry.name.endswith(ARCHIVES)]
+    for entry in entries:
+        if not entry.is_dir():
+            continue
+        paths = []
+        for parent, folders, files in os.walk(entry, followlinks=True):
+            folders[:] = [one for one in folders if not one.startswith(".")]
+            inside = os.path.relpath(parent, folder)
+            paths += [f"{inside}/{file}" for file in files if is_image(file)]
+            archives += [f"{entry.name}/{file}" for file in files if file.endswith(ARCHIVES)]
+        found.files[entry.name] = sorted(paths)
+    if archives:
+        found.faults.append(
+            f"{len(archives)} archives are not unpacked ({some(archives)}): "
+            "unpack each into a folder of its own and remove it"
+        )
+    if empty := [entry for entry, paths in found.files.items() if not paths]:
+        found.faults.append(
+            f"{len(empty)} class folders hold no image ({some(empty)}): fill or remove them"
+        )
+    return found
+
+
+def check_counts(found: ImageSet, per_class: int | None = None) -> None:
+    """Add a fault for each count that is not as expected.
+
+    Args:
+        found: a set that is there.
+        per_class: images that every class must have; None if they differ.
+    """
+    again = "unpack its archive anew, the last time may have stopped half-way"
+    n_images, n_classes = len(found.paths), len(found.files)
+    if found.expected_classes not in (None, n_classes):
+        found.faults.append(f"{n_classes} class folders, not {found.expected_classes}: {again}")
+    if found.expected_images not in (None, n_images):
+        found.faults.append(f"{n_images} images, not {found.expected_images}: {again}")
+    odd = [f"{k} has {len(p)}" for k, p in found.files.items() if len(p) not in (per_class, 0)]
+    if per_class is not None and odd:
+        found.faults.append(f"{len(odd)} classes do not have {per_class} images: {some(odd)}")
+
+
+def check_held_out(train: ImageSet, per_class: int) -> None:
+    """Add a fault if a class has no image beyond those that are to be held out.
+
+    Args:
+        train: the set to hold out from.
+        per_class: images to hold out of each class.
+    """
+    few = [f"{k} has {len(p)}" for k, p in train.files.items() if len(p) <= per_class]
+    if few:
+        train.faults.append(
+            f"{len(few)} classes are too small to hold out {per_class} images ({some(few)}): "
+            "lower validation_per_class"
+        )
+
+
+def find_unreadable(folder: Path, paths: Sequence[str]) -> dict[str, str]:
+    """Decode every file, on all cores, and say why some cannot be.
+
+    Args:
+        folder: what the paths start from.
+        paths: of the files.
+
+    Returns:
+        The reason by path, in the order of the paths.
+    """
+    chunks = [list(paths[i : i + CHUNK]) for i in range(0, len(paths), CHUNK)]
+    workers = min(usable_cores(), len(chunks)) if len(chunks) > 1 else 0
+    loader = DataLoader(_Reasons(folder, chunks), batch_size=None, num_workers=workers)
+    reasons: dict[str, str] = {}
+    for found in track(loader, len(chunks), "checking images", f"times {CHUNK}"):
+        reasons |= found
+    return reasons
+
+
+class _Reasons(Dataset):
+    """For each chunk of files, why some of them cannot be decoded."""
+
+    def __init__(self, folder: Path, chunks: Sequence[Sequence[str]]):
+        self.folder, self.chunks = folder, chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        reasons = {path: why_unreadable(self.folder / path) for path in self.chunks[index]}
+        return {path: reason for path, reason in reasons.items() if reason}
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Why an image file cannot be decoded to its end; None if it can.
+
+    A JPEG is decoded at an eighth of its size: all of its data is read, in a fraction of the time.
+    """
+    try:
+        if path.stat().st_size == 0:
+            return "empty file"
+        with Image.open(path) as image:
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return str(error)
+    return None
+
+
+def hold_out(
+    labels: Int[np.ndarray, " samples"], per_class: int, seed: int
+) -> Bool[np.ndarray, " samples"]:
+    """Which images of train are kept for validation: the same number of each class, by chance.
+
+    Args:
+        labels: of train, in [0, classes).
+        per_class: images to hold out of each class
+            (each class must have more, see `check_held_out`).
+        seed: of the choice; each class has a stream of its own.
+    """
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        held[np.random.default_rng([seed, int(label)]).choice(rows, per_class, replace=False)] = 1
+    return held
+
+
+def prepare(
+    survey: Survey, params: ImageFolderParams, unreadable: Mapping[str, str], out: Path
+) -> None:
+    """Write every set that was found, see `carot_lib.data.datasets`.
+
+    Args:
+        survey: without faults.
+        params: how many images of train to hold out; the rest is the prepared set `train`.
+        unreadable: files to leave out; the choice of the held-out images does not depend on it.
+        out: the prepared data folder.
+
+    Raises:
+        ValueError: a set, or a class of train, has no image left.
+    """
+    found = [one for one in survey.sets.values() if one.place is not None]
+    contents = {}
+    for one in found:
+        labels, paths = one.labels, np.array(one.paths)
+        good = np.array([path not in unreadable for path in one.paths], dtype=bool)
+        parts = {one.name: good}
+        if one.name == "train" and params.validation_per_class is not None:
+            held = hold_out(labels, params.validation_per_class, params.seed)
+            parts = {"train": good & ~held, "id_val": good & held}
+        for name, rows in parts.items():
+            left = len(np.unique(labels[rows]))
+            if left < (len(survey.class_names) if name == "train" else 1):
+                raise ValueError(f"{name}: the readable files do not cover its classes")
+            contents[name] = labels[rows], paths[rows]
+    for name, (labels, paths) in contents.items():
+        write_set(out, name, labels, paths=paths)
+    moved = Path(params.folder).is_absolute()  # outside the project: the path stays as it is
+    classes = {
+        "class_names": survey.class_names,
+        "label_spaces": {s.name: s.label_space for s in found if s.label_space is not None},
+        "image_folder": str(survey.folder) if moved else os.path.relpath(survey.folder, out),
+        "borders": {s.name: s.border for s in found if s.border},
+    }
+    if survey.templates is not None:
+        classes["templates"] = survey.templates
+    write_json(out / "classes.json", classes)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is that of an image; hidden files are none (`._x.jpg` of a Mac)."""
+    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

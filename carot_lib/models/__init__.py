@@ -1,0 +1,1 @@
+"""CLIP, its classifiers, the EMA teacher, and logits from images."""

@@ -1,0 +1,1 @@
+"""What is printed and drawn, and what the paper claims."""

@@ -1,0 +1,134 @@
+"""What the notebooks read: results, predictions and data of one profile, under their names."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.predictions import Predictions
+from carot_lib.evaluation import EvaluationParams, RowParams, load_evaluation, load_rows
+from carot_lib.layout import Layout, find_root
+from carot_lib.report.styles import DATASET_NAMES, RUN_NAMES, save_figure
+
+INTERVAL = ["value", "low", "high"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results of a profile; made by `open_report`.
+
+    Attributes:
+        layout: its files.
+        evaluation: how predictions were judged.
+        rows: rows and seeds.
+        metrics: the long table: run, seed, dataset, calibration, metric, value, low, high.
+    """
+
+    layout: Layout
+    evaluation: EvaluationParams
+    rows: RowParams
+    metrics: pd.DataFrame
+
+    @property
+    def seed(self) -> int:
+        """The first seed: the one whose predictions are drawn."""
+        return self.rows.seeds[0]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of results/<profile>, for example `table1`."""
+        return read_table(self.layout.results / f"{name}.csv")
+
+    def temperature(self, run: str) -> float:
+        """The temperature chosen for a run."""
+        path = self.layout.evaluation(run, self.seed) / "temperature.json"
+        return json.loads(path.read_text())["temperature"]
+
+    def temperature_curve(self, run: str) -> pd.DataFrame:
+        """ECE on the ID validation set by temperature: columns temperature, ece."""
+        folder = self.layout.evaluation(run, self.seed)
+        return read_table(folder / "temperature_curve.csv")
+
+    def history(self, run: str) -> pd.DataFrame:
+        """Loss terms of the training by step."""
+        return read_table(self.layout.model(run, self.seed) / "history.csv")
+
+    def stats(self, run: str, dataset: str, calibration: str = "none") -> BinStats:
+        """Binned predictions of a run on a set, without or with its temperature."""
+        predictions = Predictions.load(self.layout.predictions(run, self.seed, dataset))
+        temperature = self.temperature(run) if calibration == "temperature" else 1.0
+        confidences, correct = predictions.confidences(temperature)
+        return BinStats.from_confidences(confidences, correct, self.evaluation.n_bins)
+
+    def interval(self, run: str, dataset: str, calibration: str) -> tuple[float, float]:
+        """Bootstrap interval of an ECE."""
+        row = self.select("ece", calibration, self.seed).loc[(run, dataset)]
+        return float(row["low"]), float(row["high"])
+
+    def select(self, metric: str, calibration: str, seed: int) -> pd.DataFrame:
+        """Value and interval of one metric, by run and dataset."""
+        table = self.metrics
+        chosen = (table["metric"] == metric) & (table["seed"] == seed)
+        chosen &= table["calibration"] == calibration
+        return table[chosen].set_index(["run", "dataset"])[INTERVAL]
+
+    def grid(
+        self, runs: Sequence[str], datasets: Sequence[str], calibration: str = "none"
+    ) -> tuple[dict[str, dict[str, BinStats]], dict[str, dict[str, tuple[float, float]]]]:
+        """What `reliability_grid` draws: statistics and intervals by the names of the paper."""
+        stats = {
+            DATASET_NAMES[d]: {RUN_NAMES[r]: self.stats(r, d, calibration) for r in runs}
+            for d in datasets
+        }
+        intervals = {
+            DATASET_NAMES[d]: {RUN_NAMES[r]: self.interval(r, d, calibration) for r in runs}
+            for d in datasets
+        }
+        return stats, intervals
+
+    def plane(self, runs: Sequence[str], dataset: str, calibration: str = "none") -> pd.DataFrame:
+        """What `accuracy_ece_plane` draws: acc, ece and their intervals, by run."""
+        columns = {}
+        for name, metric in (("acc", "accuracy"), ("ece", "ece")):
+            part = self.select(metric, calibration, self.seed).xs(dataset, level="dataset")
+            columns[name] = part["value"]
+            columns[f"{name}_low"], columns[f"{name}_high"] = part["low"], part["high"]
+        return pd.DataFrame(columns).loc[list(runs)]
+
+    def profile_of_shifts(
+        self, runs: Sequence[str], datasets: Sequence[str], metric: str, calibration: str = "none"
+    ) -> pd.DataFrame:
+        """What `shifts_profile` draws: run, dataset (by name), value, low, high."""
+        part = self.select(metric, calibration, self.seed)
+        wanted = pd.MultiIndex.from_product([runs, datasets], names=["run", "dataset"])
+        table = part.loc[wanted].reset_index()
+        return table.assign(dataset=table["dataset"].map(DATASET_NAMES))
+
+    def save(self, figure: Figure, name: str) -> None:
+        """Write a figure to results/<profile>/figures as PNG and PDF."""
+        save_figure(figure, self.layout.results / "figures", name)
+
+
+def open_report(profile: str) -> Report:
+    """The results of a profile, from any working directory.
+
+    Raises:
+        FileNotFoundError: the pipeline has not made them yet; the message says what to run.
+    """
+    layout = Layout(find_root(), profile)
+    metrics = read_table(layout.results / "metrics.csv")
+    return Report(layout, load_evaluation(layout), load_rows(layout), metrics)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV file of the pipeline.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says what to run.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `make repro` first")
+    return pd.read_csv(path)

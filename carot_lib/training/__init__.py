@@ -1,0 +1,1 @@
+"""The pre-trained model, and the one loop that fine-tunes it."""

@@ -1,0 +1,281 @@
+"""The one training loop, its optimizer and its devices."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from lightning_fabric import Fabric
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from carot_lib.data.datasets import LabelledSet
+from carot_lib.methods.base import Batch, Method, Setup
+from carot_lib.methods.params import MethodParams
+from carot_lib.methods.whole_batch import average_gradients, encode_whole, require_no_batch_norm
+from carot_lib.models.clip_model import Clip, ImageClassifier
+from carot_lib.progress import track
+from carot_lib.schema import StrictParams
+from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
+from carot_lib.training.samples import batches, draw_epochs, draw_pairs
+from carot_lib.training.schedule import learning_rate_factor
+
+READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
+
+
+class HardwareParams(StrictParams):
+    """Where and how to compute; the numbers of a result depend on it in the last digits only."""
+
+    accelerator: Literal["cpu", "cuda", "auto"]
+    devices: PositiveInt  # GPUs, or CPU processes, of each node
+    nodes: PositiveInt  # machines; more than one are started by SLURM or torchrun
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    accumulation: PositiveInt  # pieces of a device's share: less memory, more time, the same result
+    workers: NonNegativeInt  # processes that read images; 0: the training process itself
+    checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
+
+    def launch(self) -> Fabric:
+        """The devices, ready to use.
+
+        With several of them every one runs a process of its own from here on: those that SLURM or
+        torchrun started, or this very command once more.
+
+        Raises:
+            ValueError: CUDA is asked for, and there is none or are too few devices.
+        """
+        there = torch.cuda.device_count()
+        if self.accelerator == "cuda" and there < self.devices:
+            raise ValueError(
+                f"hardware: {self.devices} CUDA devices are asked for and torch finds {there}: "
+                "set `accelerator: cpu`, or fewer `devices`"
+            )
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
+            precision=self.precision,
+            strategy="ddp" if self.devices * self.nodes > 1 else "auto",
+        )
+        fabric.launch()
+        return fabric
+
+
+class TrainingParams(StrictParams):
+    """What all runs share. Units: epochs, images, optimizer steps."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    weight_decay: NonNegativeFloat
+    warmup_steps: NonNegativeInt
+
+    def total_steps(self, n_images: int) -> int:
+        """Optimizer steps of a run; the last batch of an epoch may be a small one."""
+        return self.epochs * math.ceil(n_images / self.batch_size)
+
+
+def build_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float, fused: bool = True
+) -> torch.optim.AdamW:
+    """AdamW over all trained tensors in one group, norms, biases and the logit scale included.
+
+    Args:
+        model: all its parameters are trained.
+        learning_rate: peak.
+        weight_decay: of all tensors.
+        fused: the fast form, which unscales the gradients of `16-mixed` itself and so cannot have
+            them clipped before.
+
+    Source: the public codes; CaRot, Section A.1.
+    """
+    return torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=fused
+    )
+
+
+def fit(
+    method: Method,
+    data: Iterable[Batch],
+    total_steps: int,
+    optimizer: torch.optim.Optimizer,
+    warmup_steps: int,
+    clip_gradient_norm: float | None,
+    fabric: Fabric,
+    log: Callable[[dict[str, float]], None],
+    done: int = 0,
+    checkpoint: Checkpoint | None = None,
+    accumulation: int = 1,
+) -> None:
+    """Minimise the sum of the method's loss terms, one optimizer step per batch.
+
+    Args:
+        method: its model is trained in place.
+        data: one batch a step, from the first step that is not done.
+        total_steps: length of the schedule.
+        optimizer: over the method's model, at the peak learning rate.
+        warmup_steps: of the schedule.
+        clip_gradient_norm: bound on the global norm of the gradients; None for no bound.
+        fabric: devices and precision.
+        log: is given step, learning rate and every loss term of each step, in order.
+        done: steps that were done before.
+        checkpoint: keeps the state on disk; None: the state is not kept.
+        accumulation: pieces of the batch whose activations are in memory one at a time.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the message names the step and every term.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer = fabric.setup_optimizers(optimizer)
+    method.model.train()
+    unread: list[tuple[int, float, dict[str, Tensor]]] = []
+    for step, batch in enumerate(data, start=done + 1):
+        factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+        tensors = fabric.to_device((batch.images, batch.labels, batch.templates))
+        pieces = Batch(*tensors).split(accumulation)
+        with fabric.autocast():
+            encoded = encode_whole(method.encode, pieces, batch.whole)
+        terms = method.loss_terms(encoded)
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(torch.stack(list(terms.values())).sum())
+        average_gradients(parameters)
+        if clip_gradient_norm is not None:
+            fabric.clip_gradients(
+                method.model,
+                optimizer,
+                max_norm=clip_gradient_norm,
+                error_if_nonfinite=False,  # the loss that is read below says more
+            )
+        optimizer.step()
+        method.after_step(step)
+        rate = peaks[0] * factor
+        unread.append((step, rate, {name: term.detach() for name, term in terms.items()}))
+        is_kept = checkpoint is not None and checkpoint.is_due(step)
+        if len(unread) == READ_EVERY or step == total_steps or is_kept:
+            _read(unread, log)
+            unread.clear()
+        if is_kept:
+            checkpoint.save(step)
+
+
+def _read(
+    unread: list[tuple[int, float, dict[str, Tensor]]], log: Callable[[dict[str, float]], None]
+) -> None:
+    for step, rate, terms in unread:
+        values = {name: term.item() for name, term in terms.items()}
+        if not all(math.isfinite(value) for value in values.values()):
+            raise FloatingPointError(
+                f"the loss is not finite at step {step} (learning rate {rate:.3g}): "
+                + ", ".join(f"{name} = {value}" for name, value in values.items())
+            )
+        log({"step": step, "learning_rate": rate, **values})
+
+
+def fine_tune(
+    run: MethodParams,
+    training: TrainingParams,
+    hardware: HardwareParams,
+    clip: Clip,
+    class_prompts: Int[Tensor, "classes templates context"],
+    train_set: LabelledSet,
+    seed: int,
+    log: Callable[[dict[str, float]], None],
+    label: str,
+    checkpoints: Path | None = None,
+) -> ImageClassifier:
+    """One run from the pre-trained model to the classifier.
+
+    With `checkpoints`, a run that was killed goes on where it was and ends in the same weights.
+
+    Args:
+        run: method and its numbers.
+        training: what all runs share.
+        hardware: where to compute.
+        clip: the pre-trained model; it is trained in place.
+        class_prompts: token ids of every class in every template.
+        train_set: images and labels.
+        seed: of the order of the samples, the one chance of a run.
+        log: is given the record of each step, see `fit`.
+        label: of the progress bar.
+        checkpoints: folder for the state of the unfinished run, which the caller discards in the
+            end; None: the state is not kept.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the message names the step and every term.
+        MemoryError: a step needs more memory than there is; the message says which numbers to
+            change.
+        ValueError: the hardware is not there, or the model or a batch cannot be shared by it.
+    """
+    fabric = hardware.launch()
+    if fabric.world_size * hardware.accumulation > 1:
+        require_no_batch_norm(clip)
+    n_images, n_templates = len(train_set.labels), class_prompts.shape[1]
+    total_steps = training.total_steps(n_images)
+    fingerprint = fingerprint_of(
+        clip.state_dict() | {"class_prompts": class_prompts},
+        *(params.model_dump_json() for params in (run, training, hardware)),
+        f"seed {seed}, {train_set.fingerprint}",
+    )
+    clip = clip.to(fabric.device)
+    method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
+    optimizer = build_optimizer(
+        method.model, run.learning_rate, training.weight_decay, hardware.precision != "16-mixed"
+    )
+    draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
+    chance = np.random.default_rng(seed)
+    draws = draw(n_images, n_templates, training.epochs, training.batch_size, chance)
+
+    history: list[dict[str, int | float]] = []
+    done, checkpoint = 0, None
+    if checkpoints is not None:
+        checkpoint = Checkpoint(
+            checkpoints, hardware.checkpoint_every, fingerprint, method, optimizer, fabric, history
+        )
+        done = checkpoint.resume()
+        for record in history:
+            log(record)
+
+    def keep(record: dict[str, int | float]) -> None:
+        history.append(record)
+        log(record)
+
+    images = train_set.open_images(clip.preprocessing, training=True)
+    data = batches(
+        images,
+        train_set.labels,
+        draws,
+        hardware.workers,
+        seed,
+        done,
+        fabric.global_rank,
+        fabric.world_size,
+    )
+    if fabric.is_global_zero:
+        data = track(data, total_steps - done, f"training {label}", "steps")
+    try:
+        fit(
+            method,
+            data,
+            total_steps,
+            optimizer,
+            training.warmup_steps,
+            run.clip_gradient_norm,
+            fabric,
+            keep,
+            done,
+            checkpoint,
+            hardware.accumulation,
+        )
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError(
+                f"out of memory at batch_size {training.batch_size} on {fabric.world_size} "
+                f"device(s) with accumulation {hardware.accumulation}: set "
+                f"hardware.accumulation to {2 * hardware.accumulation}, which gives the same result"
+            ) from error
+        raise
+    return method.classifier().cpu().eval()

@@ -1,0 +1,210 @@
+"""Pre-training the miniature's CLIP on "the web": captioned pictures in every style.
+
+Source: Radford et al. 2021, Section 2.3 (the loss), at the scale of minutes.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Generator, Tensor
+
+from carot_lib.data.datasets import normalise
+from carot_lib.data.miniature import PictogramParams
+from carot_lib.data.prompts import clip_templates, medium_of, tokenize_prompts
+from carot_lib.data.world import Pictogram, Stencils
+from carot_lib.methods.losses import contrastive_loss
+from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.progress import track
+from carot_lib.schema import Fraction, StrictParams
+from carot_lib.training.schedule import learning_rate_factor
+
+
+class SmallClipParams(StrictParams):
+    """The towers: a small convolutional one from timm and a small text transformer."""
+
+    vision: str  # a timm architecture
+    text_width: PositiveInt
+    text_heads: PositiveInt
+    text_layers: PositiveInt
+    context_length: PositiveInt  # tokens
+    embed_dim: PositiveInt
+    initial_logit_scale: PositiveFloat
+
+    def config(self, image_size: int) -> dict:
+        """Keyword arguments of `open_clip.CLIP`."""
+        return {
+            "embed_dim": self.embed_dim,
+            "vision_cfg": {
+                "timm_model_name": self.vision,
+                "timm_model_pretrained": False,
+                "timm_pool": "avg",
+                "timm_proj": "linear",
+                "image_size": image_size,
+            },
+            "text_cfg": {
+                "context_length": self.context_length,
+                "vocab_size": 49408,  # of CLIP's byte-pair encoding
+                "width": self.text_width,
+                "heads": self.text_heads,
+                "layers": self.text_layers,
+            },
+        }
+
+
+class PretrainingParams(StrictParams):
+    """`pretrained:` of the miniature."""
+
+    kind: Literal["pretrain"]
+    seed: int
+    model: SmallClipParams
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat  # peak
+    betas: tuple[Fraction, Fraction]
+    weight_decay: NonNegativeFloat
+    warmup_steps: NonNegativeInt
+    mix: dict[str, Annotated[float, Field(gt=0, le=1)]]  # share of each recipe in a batch
+    wrong_captions: Fraction  # captions that name another pictogram
+    scale_images: PositiveInt  # web pictures on which the logit scale is set at the end
+
+
+class Web:
+    """An endless stream of captioned pictures.
+
+    The caption's template fits the medium of its picture, its name the pictogram, but for a share
+    of wrong captions.
+
+    Args:
+        params: mix, share of wrong captions, batch size.
+        data: recipes and size of the pictures.
+        pictograms: what is shown, the in-distribution classes among them.
+
+    Raises:
+        ValueError: the mix names a recipe that is not there, or a batch is too small for it.
+    """
+
+    def __init__(
+        self, params: PretrainingParams, data: PictogramParams, pictograms: Sequence[Pictogram]
+    ):
+        if unknown := sorted(set(params.mix) - set(data.recipes)):
+            raise ValueError(f"pretrained.mix: no recipes named {unknown}")
+        self.params, self.data = params, data
+        if min(self._counts(params.batch_size).values()) < 1:
+            size = params.batch_size
+            raise ValueError(f"pretrained.batch_size: {size} pictures are too few for the mix")
+        self.stencils = Stencils(pictograms, data.faces)
+        templates = clip_templates()
+        names = [pictogram.name for pictogram in pictograms]
+        self.prompts = tokenize_prompts(names, templates, params.model.context_length)
+        self.templates_of = {
+            medium: torch.tensor([i for i, t in enumerate(templates) if medium_of(t) == medium])
+            for medium in ("photo", "poster", "pencil")
+        }
+
+    def draw(
+        self, n: int, generator: Generator
+    ) -> tuple[Float[Tensor, "n 3 size size"], Int[Tensor, " n"], Int[Tensor, "n context"]]:
+        """Pictures in the shares of the mix, the pictogram each one shows, and their captions."""
+        pictures, concepts, captions = [], [], []
+        for name, count in self._counts(n).items():
+            recipe = self.data.recipes[name]
+            concept = torch.randint(len(self.prompts), (count,), generator=generator)
+            pictures.append(self.stencils.draw(concept, recipe, self.data.image_size, generator))
+            wrong = torch.rand(count, generator=generator) < self.params.wrong_captions
+            other = torch.randint(len(self.prompts), (count,), generator=generator)
+            fitting = self.templates_of[recipe.medium]
+            template = fitting[torch.randint(len(fitting), (count,), generator=generator)]
+            captions.append(self.prompts[torch.where(wrong, other, concept), template])
+            concepts.append(concept)
+        return normalise(torch.cat(pictures)), torch.cat(concepts), torch.cat(captions)
+
+    def _counts(self, n: int) -> dict[str, int]:
+        """Pictures of each recipe; the last one takes what rounding leaves."""
+        total = sum(self.params.mix.values())
+        counts = {name: round(n * share / total) for name, share in self.params.mix.items()}
+        last = list(counts)[-1]
+        counts[last] += n - sum(counts.values())
+        return counts
+
+
+def pretrain(
+    params: PretrainingParams,
+    data: PictogramParams,
+    pictograms: Sequence[Pictogram],
+    log: Callable[[dict[str, float]], None],
+) -> Clip:
+    """Train a CLIP from scratch by the contrastive loss, then set its logit scale.
+
+    A run this short ends under-confident: the scale is the slowest of all its weights. So the last
+    step fits the scale alone, by the likelihood of fresh web pictures under the zero-shot head.
+
+    Args:
+        params: model, optimizer and mix.
+        data: recipes of the pictures.
+        pictograms: what the web shows.
+        log: is given step, learning rate, loss and logit scale of every step.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the message names the step.
+    """
+    generator = Generator().manual_seed(params.seed)
+    web = Web(params, data, pictograms)
+    with torch.random.fork_rng():
+        torch.manual_seed(params.seed)
+        clip = build_clip(params.model.config(data.image_size)).train()
+    with torch.no_grad():
+        clip.model.logit_scale.fill_(math.log(params.model.initial_logit_scale))
+    optimizer = torch.optim.AdamW(
+        clip.parameters(),
+        lr=params.learning_rate,
+        betas=params.betas,
+        weight_decay=params.weight_decay,
+        fused=True,
+    )
+
+    def steps() -> Iterator[dict[str, float]]:
+        for step in range(1, params.steps + 1):
+            rate = params.learning_rate * learning_rate_factor(
+                step - 1, params.warmup_steps, params.steps
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            images, _, captions = web.draw(params.batch_size, generator)
+            loss = contrastive_loss(clip.similarity_logits(images, captions))
+            if not loss.isfinite():
+                raise FloatingPointError(f"pre-training: the loss is {loss.item()} at step {step}")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            yield {
+                "step": step,
+                "learning_rate": rate,
+                "contrastive": loss.item(),
+                "logit_scale": clip.logit_scale.item(),
+            }
+
+    for values in track(steps(), params.steps, "pre-training", "steps"):
+        log(values)
+    clip.eval()
+    set_logit_scale(clip, web, params.scale_images, generator)
+    return clip
+
+
+@torch.no_grad()
+def set_logit_scale(clip: Clip, web: Web, n_images: int, generator: Generator) -> None:
+    """Choose the logit scale by the likelihood of web pictures under the zero-shot head."""
+    head = clip.head_weights(web.prompts) / clip.logit_scale
+    similarities, labels = [], []
+    for _ in range(0, n_images, web.params.batch_size):
+        images, concepts, _ = web.draw(web.params.batch_size, generator)
+        similarities.append(clip.encode_images(images) @ head.T)
+        labels.append(concepts)
+    cosines, truth = torch.cat(similarities), torch.cat(labels)
+    scales = torch.linspace(math.log(5), math.log(200), 400).exp()
+    losses = torch.stack([F.cross_entropy(scale * cosines, truth) for scale in scales])
+    clip.model.logit_scale.copy_(scales[losses.argmin()].log())

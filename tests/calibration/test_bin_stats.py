@@ -1,0 +1,757 @@
+"""Binned statistics: by hand, by their properties, over processes, and what they refuse."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_logits import random_logits
+
+from carot_lib.calibration.bin_stats import FEW, FULL, BinStats, bin_of
+from carot_lib.label_space import LabelSpace
+
+ROOT = Path(__file__).parents[2]
+
+# Bins (0, .1], (.2, .3], (.3, .4], (.9, 1] of ten: gaps of sums |.05 - 0|, |.6 - 1|, |.7 - 2|,
+# |1.9 - 1| = .05, .4, 1.3, .9; counts 1, 2, 2, 2; 7 samples.
+CONFIDENCES = np.array([0.05, 0.3, 0.3, 0.35, 0.35, 0.95, 0.95])
+CORRECT = np.array([0, 1, 0, 1, 1, 1, 0], dtype=bool)
+
+relaxed = settings(deadline=None, max_examples=100)
+samples = st.lists(
+    st.tuples(
+        st.one_of(st.floats(0, 1), st.sampled_from([k / 10 for k in range(11)])), st.booleans()
+    ),
+    min_size=1,
+    max_size=60,
+)
+bin_counts = st.integers(1, 20)
+
+
+def stats_of(pairs: list[tuple[float, bool]], n_bins: int = 10) -> BinStats:
+    """Statistics of (confidence, right) pairs."""
+    return BinStats.from_confidences(
+        np.array([c for c, _ in pairs]), np.array([y for _, y in pairs]), n_bins
+    )
+
+
+# By hand
+
+
+def test_bins_are_right_closed_and_both_ends_belong_to_a_bin():
+    # 0 and .1 in the first bin, .3 in (.2, .3], .6 in (.5, .6], .7 in (.6, .7], 1 in the last.
+    confidences = np.array([0.0, 0.1, 0.3, 0.6, 0.7, 1.0])
+    assert bin_of(confidences, 10).tolist() == [0, 0, 2, 5, 6, 9]
+    count = BinStats.from_confidences(confidences, np.ones(6, dtype=bool)).count
+    assert count.tolist() == [2, 0, 1, 0, 0, 1, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("n_bins", range(1, 51))
+def test_every_edge_and_the_float_below_fall_below_it_and_the_float_above_does_not(n_bins):
+    edges = np.array([k / n_bins for k in range(1, n_bins)])
+    below = list(range(n_bins - 1))
+    assert bin_of(edges, n_bins).tolist() == below
+    assert bin_of(np.nextafter(edges, 0), n_bins).tolist() == below
+    assert bin_of(np.nextafter(edges, 1), n_bins).tolist() == list(range(1, n_bins))
+    ends = np.array([0, np.nextafter(0, 1), np.nextafter(1, 0), 1])
+    assert bin_of(ends, n_bins).tolist() == [0, 0, n_bins - 1, n_bins - 1]
+
+
+@pytest.mark.parametrize("n_bins", [3, 10, 15, 49])
+def test_an_edge_in_single_precision_is_binned_by_its_own_value(n_bins):
+    # As float32, 7 / 10 is .699999988 and falls below the edge, 3 / 10 is .300000012 and falls
+    # above: no edge is rounded to float32 to meet it.
+    edges = np.array([k / n_bins for k in range(1, n_bins)], dtype=np.float32)
+    exact = [k / n_bins for k in range(1, n_bins)]
+    expected = [k if float(edge) <= exact[k] else k + 1 for k, edge in enumerate(edges)]
+    assert bin_of(edges, n_bins).tolist() == expected
+    stats = BinStats.from_confidences(edges, np.ones(len(edges), dtype=bool), n_bins)
+    assert stats.count.tolist() == np.bincount(expected, minlength=n_bins).tolist()
+
+
+def test_bins_hold_counts_accuracies_and_mean_confidences():
+    stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
+    nan = np.nan
+    assert (stats.n, stats.n_bins) == (7, 10)
+    assert stats.count.tolist() == [1, 0, 2, 2, 0, 0, 0, 0, 0, 2]
+    np.testing.assert_array_equal(stats.accuracy, [0, nan, 0.5, 1, nan, nan, nan, nan, nan, 0.5])
+    np.testing.assert_allclose(
+        stats.confidence, [0.05, nan, 0.3, 0.35, nan, nan, nan, nan, nan, 0.95], atol=1e-12
+    )
+
+
+def test_errors_match_the_sums_by_hand():
+    stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
+    # (.05 + .4 + 1.3 + .9) / 7 = 2.65 / 7
+    assert stats.ece() == pytest.approx(2.65 / 7, abs=1e-11)
+    # squares / counts: .0025 + .08 + .845 + .405 = 1.3325
+    assert stats.rmsce() == pytest.approx((1.3325 / 7) ** 0.5, abs=1e-11)
+    # largest of .05, .2, .65, .45
+    assert stats.mce() == pytest.approx(0.65, abs=1e-11)
+    # confidences sum to 3.25, 4 of 7 are right: -.75 / 7
+    assert stats.mean_confidence() == pytest.approx(3.25 / 7, abs=1e-11)
+    assert stats.mean_accuracy() == pytest.approx(4 / 7)
+    assert stats.signed_gap() == pytest.approx(-0.75 / 7, abs=1e-11)
+
+
+def test_over_confidence_has_a_positive_sign():
+    assert BinStats.from_confidences([0.9], [False]).signed_gap() == pytest.approx(0.9)
+    assert BinStats.from_confidences([0.9], [True]).signed_gap() == pytest.approx(-0.1)
+
+
+def test_gaps_of_opposite_sign_cancel_within_a_bin_only():
+    # In one bin (.8 + .9) / 2 - 1 / 2 = .35; apart (|.8 - 1| + |.9 - 0|) / 2 = .55.
+    assert BinStats.from_confidences([0.8, 0.9], [1, 0], 1).ece() == pytest.approx(0.35)
+    assert BinStats.from_confidences([0.8, 0.9], [1, 0], 10).ece() == pytest.approx(0.55)
+
+
+def test_mce_may_leave_small_bins_out():
+    stats = BinStats.from_confidences([0.15, 0.85, 0.85], [True, True, False])
+    # .85 of one sample; .85 - .5 of two
+    assert stats.mce() == pytest.approx(0.85)
+    assert stats.mce(min_count=2) == pytest.approx(0.35)
+    assert stats.mce(min_count=np.int64(2)) == pytest.approx(0.35)
+    with pytest.raises(ValueError, match="no bin holds min_count = 3 samples"):
+        stats.mce(min_count=3)
+
+
+def test_debiasing_subtracts_each_bins_binomial_variance():
+    # 4 of .9, 2 right: (.4 ** 2 - .25 / 3) = .076667; the single sample at .2 counts 0:
+    # sqrt(4 * .076667 / 5) = sqrt(.061333).
+    stats = BinStats.from_confidences([0.9, 0.9, 0.9, 0.9, 0.2], [1, 1, 0, 0, 1])
+    assert stats.ece_debiased() == pytest.approx((4 * (0.16 - 0.25 / 3) / 5) ** 0.5, abs=1e-10)
+
+
+def test_debiasing_never_goes_below_zero():
+    # accuracy .5 at confidence .5: 0 - .25 / 3 < 0
+    assert BinStats.from_confidences([0.5] * 4, [1, 1, 0, 0]).ece_debiased() == 0.0
+    assert BinStats.from_confidences([0.2], [True]).ece_debiased() == 0.0
+
+
+def test_noise_floor_is_the_mean_absolute_normal():
+    # 4 of .5: variance 1; 1 of .9: variance .09, deviation .3; sqrt(2 / pi) * 1.3 / 5.
+    stats = BinStats.from_confidences([0.5] * 4 + [0.9], [1, 1, 0, 0, 1])
+    assert stats.noise_floor() == pytest.approx((2 / np.pi) ** 0.5 * 1.3 / 5, abs=1e-10)
+
+
+def test_noise_floor_is_the_mean_ece_of_a_calibrated_model():
+    generator = np.random.default_rng(1)
+    confidences = generator.uniform(0.2, 1, 2000)
+    eces = [
+        BinStats.from_confidences(confidences, generator.random(2000) < confidences).ece()
+        for _ in range(300)
+    ]
+    floor = BinStats.from_confidences(confidences, np.ones(2000, dtype=bool)).noise_floor()
+    assert np.mean(eces) == pytest.approx(floor, rel=0.05)
+
+
+def test_the_test_rejects_five_percent_of_calibrated_models_at_five_percent():
+    generator = np.random.default_rng(2)
+    p_values = []
+    for _ in range(300):
+        confidences = generator.uniform(0.2, 1, 1000)
+        stats = BinStats.from_confidences(confidences, generator.random(1000) < confidences)
+        p_values.append(stats.test(resamples=400))
+    # 300 draws at 5 %: 15 expected, standard deviation 3.8.
+    assert 3 <= np.sum(np.array(p_values) <= 0.05) <= 27
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.07)
+
+
+def test_the_test_finds_over_confidence_and_never_says_zero():
+    stats = BinStats.from_confidences([0.9] * 500, [True] * 300 + [False] * 200)
+    assert stats.test(resamples=999) == pytest.approx(1 / 1000)
+
+
+def test_the_test_is_certain_of_perfect_certainty_and_repeats_itself():
+    assert BinStats.from_confidences([1.0] * 5, [True] * 5).test(resamples=10) == 1.0
+    stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
+    assert stats.test(seed=3, resamples=100) == stats.test(seed=3, resamples=100)
+
+
+def test_consistency_of_a_small_bin_is_binomial():
+    # 4 of .5: P(0) = .0625 >= .025 gives 0; P(<= 3) = .9375 < .975 gives 4 of 4.
+    low, high = BinStats.from_confidences([0.5] * 4, [True] * 4, 1).consistency()
+    assert (low.tolist(), high.tolist()) == ([0.0], [1.0])
+    # at level .5: P(<= 1) = .3125 >= .25 gives 1 of 4; P(<= 3) = .9375 >= .75 > P(<= 2) gives 3.
+    low, high = BinStats.from_confidences([0.5] * 4, [True] * 4, 1).consistency(0.5)
+    assert low.tolist() == [0.25]
+    assert high.tolist() == [0.75]
+
+
+def test_consistency_of_a_large_bin_is_normal_and_of_an_empty_bin_nan():
+    # 100 of .5: .5 -+ 1.959964 * .05
+    low, high = BinStats.from_confidences([0.5] * 100, [True] * 100, 4).consistency()
+    np.testing.assert_allclose(low, [np.nan, 0.5 - 0.0979982, np.nan, np.nan], atol=1e-6)
+    np.testing.assert_allclose(high, [np.nan, 0.5 + 0.0979982, np.nan, np.nan], atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, FEW - 1, FEW, 1000])
+@pytest.mark.parametrize("confidence", [0.0, 1.0])
+def test_consistency_of_certainty_is_a_point(n, confidence):
+    low, high = BinStats.from_confidences([confidence] * n, [True] * n, 1).consistency()
+    assert (low.tolist(), high.tolist()) == ([confidence], [confidence])
+
+
+def test_temperature_divides_the_logits():
+    logits, labels = random_logits(200, 5)
+    divided = BinStats.from_logits(logits / 4, labels)
+    np.testing.assert_array_equal(
+        BinStats.from_logits(logits, labels, temperature=4.0).state, divided.state
+    )
+    hot = BinStats.from_logits(logits, labels, temperature=1e6)
+    assert hot.mean_confidence() == pytest.approx(0.2, abs=1e-4)
+    assert hot.mean_accuracy() == divided.mean_accuracy()
+
+
+def test_probabilities_and_their_logarithms_agree():
+    logits, labels = random_logits(500, 7)
+    probabilities = torch.tensor(logits).softmax(dim=1)
+    a = BinStats.from_probabilities(probabilities, labels)
+    b = BinStats.from_logits(logits, labels)
+    assert a.count.tolist() == b.count.tolist()
+    assert a.ece() == pytest.approx(b.ece(), abs=1e-9)
+
+
+def test_numpy_torch_and_lists_give_the_same_state():
+    logits, labels = random_logits(50, 4)
+    expected = BinStats.from_logits(logits, labels).state
+    tensor = torch.tensor(logits, requires_grad=True)
+    for x, y in ((tensor, torch.tensor(labels)), (logits.tolist(), labels.tolist())):
+        np.testing.assert_array_equal(BinStats.from_logits(x, y).state, expected)
+    for dtype in (np.uint8, np.int32, np.uint64):
+        state = BinStats.from_logits(logits, labels.astype(dtype)).state
+        np.testing.assert_array_equal(state, expected)
+
+
+def test_inputs_are_left_as_they_were():
+    logits, labels = random_logits(50, 4)
+    before = logits.copy(), labels.copy()
+    BinStats.from_logits(logits, labels, temperature=2.0)
+    np.testing.assert_array_equal(logits, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+
+
+def test_the_memory_of_the_test_does_not_grow_with_bins_times_resamples():
+    stats = BinStats.from_confidences([0.5], [True], 100_000)
+    tracemalloc.start()
+    try:
+        assert 0 < stats.test(resamples=20) <= 1
+        # all draws at once: 100,000 * 20 * 8 bytes, twice; ten of them at a time: half of it
+        assert tracemalloc.get_traced_memory()[1] < 24_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_equal_states_are_equal_and_others_are_not():
+    one = BinStats.from_confidences([0.5], [True])
+    assert one == BinStats.from_confidences([0.5], [True])
+    assert one != BinStats.from_confidences([0.5], [False])
+    assert one != BinStats.from_confidences([0.5], [True], 5)
+    assert one != 0
+
+
+# No samples
+
+
+def test_batches_are_added_to_an_empty_state_in_a_loop():
+    logits, labels = random_logits(500, 7)
+    total = BinStats.empty(15)
+    for start in range(0, 500, 64):
+        rows = slice(start, start + 64)
+        total += BinStats.from_logits(logits[rows], labels[rows], 15)
+    assert total == BinStats.from_logits(logits, labels, 15)
+
+
+def test_an_empty_state_says_how_many_samples_it_holds():
+    empty = BinStats.empty(4)
+    assert (empty.n, empty.n_bins, empty.count.tolist()) == (0, 4, [0, 0, 0, 0])
+    assert BinStats.empty().n_bins == 10
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "mean_accuracy",
+        "mean_confidence",
+        "signed_gap",
+        "ece",
+        "rmsce",
+        "mce",
+        "ece_debiased",
+        "noise_floor",
+        "test",
+        "consistency",
+    ],
+)
+def test_an_empty_state_refuses_every_number(number):
+    with pytest.raises(ValueError, match="no samples"):
+        getattr(BinStats.empty(), number)()
+
+
+@pytest.mark.parametrize("name", ["accuracy", "confidence"])
+def test_an_empty_state_refuses_the_numbers_of_its_bins(name):
+    with pytest.raises(ValueError, match="no samples"):
+        getattr(BinStats.empty(), name)
+
+
+# Properties
+
+
+@relaxed
+@given(st.lists(samples, min_size=3, max_size=3), bin_counts)
+def test_adding_is_associative_commutative_and_has_a_neutral_element(three, n_bins):
+    a, b, c = (stats_of(pairs, n_bins) for pairs in three)
+    assert (a + b) + c == a + (b + c)
+    assert a + b == b + a
+    assert a + BinStats.empty(n_bins) == BinStats.empty(n_bins) + a == a
+
+
+@relaxed
+@given(st.floats(0, 1), st.booleans(), bin_counts)
+def test_the_error_of_one_sample_is_its_gap(confidence, correct, n_bins):
+    stats = stats_of([(confidence, correct)], n_bins)
+    for error in (stats.ece(), stats.rmsce(), stats.mce(), abs(stats.signed_gap())):
+        assert error == pytest.approx(abs(confidence - correct), abs=1e-12)
+
+
+@relaxed
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.booleans(), bin_counts)
+def test_if_all_are_right_or_all_wrong_the_ece_is_the_gap_of_the_means(values, correct, n_bins):
+    # every bin's gap has the same sign, so none cancel
+    stats = stats_of([(confidence, correct) for confidence in values], n_bins)
+    gap = np.mean(values) - correct
+    assert stats.ece() == pytest.approx(abs(gap), abs=1e-11)
+    assert stats.signed_gap() == pytest.approx(gap, abs=1e-11)
+
+
+@relaxed
+@given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+def test_no_temperature_changes_the_accuracy(seed, temperature):
+    logits, labels = random_logits(50, 6, seed)
+    scaled = BinStats.from_logits(logits, labels, temperature=temperature)
+    assert scaled.mean_accuracy() == BinStats.from_logits(logits, labels).mean_accuracy()
+
+
+@relaxed
+@given(samples, bin_counts)
+def test_errors_are_ordered_between_zero_and_one(pairs, n_bins):
+    stats = stats_of(pairs, n_bins)
+    ece, rmsce, mce = stats.ece(), stats.rmsce(), stats.mce()
+    assert 0 <= ece <= rmsce + 1e-12
+    assert rmsce <= mce + 1e-12
+    assert mce <= 1
+    assert stats.ece_debiased() <= rmsce + 1e-12
+
+
+@relaxed
+@given(samples, bin_counts)
+def test_ece_is_at_least_the_gap_of_the_means(pairs, n_bins):
+    stats = stats_of(pairs, n_bins)
+    gap = abs(np.mean([y for _, y in pairs]) - np.mean([c for c, _ in pairs]))
+    assert stats.ece() >= gap - 1e-11
+    assert abs(stats.signed_gap()) == pytest.approx(gap, abs=1e-11)
+
+
+@relaxed
+@given(samples)
+def test_with_one_bin_all_errors_are_the_gap_of_the_means(pairs):
+    stats = stats_of(pairs, 1)
+    gap = abs(stats.signed_gap())
+    for error in (stats.ece(), stats.rmsce(), stats.mce()):
+        assert error == pytest.approx(gap, abs=1e-12)
+
+
+@relaxed
+@given(samples, bin_counts, st.integers(1, 4))
+def test_finer_bins_that_nest_never_lower_the_ece(pairs, n_bins, factor):
+    coarse, fine = stats_of(pairs, n_bins), stats_of(pairs, n_bins * factor)
+    assert fine.ece() >= coarse.ece() - 1e-11
+
+
+@relaxed
+@given(samples, bin_counts, st.randoms(use_true_random=False))
+def test_any_order_of_the_samples_gives_the_same_bits(pairs, n_bins, random):
+    shuffled = random.sample(pairs, len(pairs))
+    np.testing.assert_array_equal(stats_of(shuffled, n_bins).state, stats_of(pairs, n_bins).state)
+
+
+@relaxed
+@given(samples, bin_counts, st.data())
+def test_any_split_merged_in_any_order_gives_the_same_bits(pairs, n_bins, data):
+    part = data.draw(st.lists(st.integers(0, 4), min_size=len(pairs), max_size=len(pairs)))
+    parts = [
+        stats_of([pair for pair, p in zip(pairs, part, strict=True) if p == chosen], n_bins)
+        for chosen in data.draw(st.permutations(sorted(set(part))))
+    ]
+    merged = sum(parts[1:], start=parts[0])
+    whole = stats_of(pairs, n_bins)
+    np.testing.assert_array_equal(merged.state, whole.state)
+    assert (merged.ece(), merged.mce(), merged.rmsce()) == (whole.ece(), whole.mce(), whole.rmsce())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 512, 777, 5000])
+def test_any_size_of_batches_of_logits_gives_the_same_bits(rows):
+    logits, labels = random_logits(5000, 10)
+    batches = [
+        BinStats.from_logits(logits[k : k + rows], labels[k : k + rows])
+        for k in range(0, min(len(labels), 50 * rows), rows)
+    ]
+    n = min(len(labels), 50 * rows)
+    assert sum(batches, start=BinStats.empty()) == BinStats.from_logits(logits[:n], labels[:n])
+
+
+@relaxed
+@given(samples, bin_counts, st.integers(2, 5))
+def test_repeating_every_sample_changes_no_error(pairs, n_bins, times):
+    once, often = stats_of(pairs, n_bins), stats_of(pairs * times, n_bins)
+    np.testing.assert_array_equal(often.state, once.state * times)
+    for name in ("ece", "rmsce", "mce", "signed_gap"):
+        assert getattr(often, name)() == pytest.approx(getattr(once, name)(), abs=1e-12)
+
+
+@relaxed
+@given(samples, bin_counts)
+def test_test_and_consistency_stay_in_range(pairs, n_bins):
+    stats = stats_of(pairs, n_bins)
+    assert 0 < stats.test(resamples=50) <= 1
+    low, high = stats.consistency()
+    filled = stats.count > 0
+    assert np.isnan(low[~filled]).all()
+    assert np.isnan(high[~filled]).all()
+    assert ((low[filled] >= 0) & (low[filled] <= high[filled]) & (high[filled] <= 1)).all()
+
+
+def test_a_label_space_is_the_same_as_slicing_the_logits():
+    logits, labels = random_logits(300, 6)
+    space = LabelSpace(6, ((4,), (1,), (5,)))
+    masked = BinStats.from_logits(logits, labels % 3, label_space=space)
+    sliced = BinStats.from_logits(logits[:, [4, 1, 5]], labels % 3)
+    np.testing.assert_array_equal(masked.state, sliced.state)
+
+
+def test_a_label_space_is_the_same_as_logits_that_cannot_win():
+    logits, labels = random_logits(300, 6)
+    buried = logits.copy()
+    buried[:, [0, 2, 5]] = -1e4
+    own = np.array([1, 3, 4])
+    masked = BinStats.from_logits(
+        logits, labels % 3, label_space=LabelSpace(6, tuple((int(i),) for i in own))
+    )
+    np.testing.assert_array_equal(masked.state, BinStats.from_logits(buried, own[labels % 3]).state)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    scores = np.array([[0.5, 0.5], [value, 0.5]])
+    for make, name in (
+        (BinStats.from_logits, "logits"),
+        (BinStats.from_probabilities, "probabilities"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be finite"):
+            make(scores, np.array([0, 1]))
+
+
+def test_no_confidences_are_refused():
+    with pytest.raises(ValueError, match=r"confidences must be \[N\] with N >= 1, got \[0\]"):
+        BinStats.from_confidences(np.zeros(0), np.zeros(0, dtype=bool))
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf])
+def test_confidences_outside_the_unit_interval_are_refused(value):
+    with pytest.raises(ValueError, match=r"confidences must be in \[0, 1\]"):
+        BinStats.from_confidences([0.5, value], [True, False])
+
+
+def test_confidences_and_truth_values_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"correct \[1\] does not fit \[2\]"):
+        BinStats.from_confidences([0.5, 0.6], [True])
+
+
+@pytest.mark.parametrize("correct", [[0, 2], [0.5, 1], [np.nan, 1]])
+def test_truth_values_that_are_none_are_refused(correct):
+    with pytest.raises(TypeError, match="correct must hold truth values"):
+        BinStats.from_confidences([0.5, 0.6], correct)
+
+
+def test_probabilities_that_do_not_sum_to_one_are_refused():
+    with pytest.raises(ValueError, match=r"must sum to 1, one is off by 0\.2"):
+        BinStats.from_probabilities(np.array([[0.5, 0.5], [0.5, 0.3]]), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("row", [[-0.5, 1.5], [1.5, -0.5], [3.0, 2.0]])
+def test_logits_passed_as_probabilities_are_refused(row):
+    with pytest.raises(ValueError, match="did you pass logits"):
+        BinStats.from_probabilities(np.array([row]), np.array([0]))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
+def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature must be positive and finite"):
+        BinStats.from_logits(np.zeros((1, 2)), np.array([0]), temperature=temperature)
+
+
+def test_different_numbers_of_bins_cannot_be_added():
+    a, b = (BinStats.from_confidences([0.5], [True], n) for n in (5, 10))
+    with pytest.raises(ValueError, match="cannot add 5 bins and 10 bins"):
+        a + b
+
+
+def test_only_statistics_can_be_added():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        BinStats.empty() + 1
+
+
+def test_16_bit_input_is_upcast_with_a_warning():
+    logits, labels = random_logits(100, 3)
+    half = torch.tensor(logits).half()
+    with pytest.warns(UserWarning, match="logits have 16 bits"):
+        stats = BinStats.from_logits(half, labels)
+    assert stats == BinStats.from_logits(half.float(), labels)
+    probabilities = half.float().softmax(dim=1)
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = probabilities.to(dtype)
+        # rows of rounded probabilities need not sum to 1 closely enough
+        rounded = torch.where(probabilities.argmax(dim=1, keepdim=True) == torch.arange(3), 1.0, 0)
+        with pytest.warns(UserWarning, match="probabilities have 16 bits"):
+            stats = BinStats.from_probabilities(rounded.to(dtype), labels)
+        assert stats == BinStats.from_probabilities(rounded.float(), labels)
+    with pytest.warns(UserWarning, match="confidences have 16 bits"):
+        BinStats.from_confidences(np.array([0.5], dtype=np.float16), [True])
+
+
+@pytest.fixture
+def _as_in_use(monkeypatch):
+    """No checker of signatures stands before the functions."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+MAKERS = {
+    "empty": BinStats.empty,
+    "from_confidences": functools.partial(BinStats.from_confidences, [0.5], [True]),
+    "from_probabilities": functools.partial(BinStats.from_probabilities, np.eye(2), [0, 1]),
+    "from_logits": functools.partial(BinStats.from_logits, np.eye(2), [0, 1]),
+    "bin_of": functools.partial(bin_of, np.array([0.5])),
+}
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+@pytest.mark.parametrize("n_bins", [0, -1, 10.0, np.float64(10), True, None, "10", 10**9])
+def test_a_number_of_bins_that_is_none_is_refused(make, n_bins):
+    with pytest.raises(ValueError, match="n_bins must be a positive integer"):
+        make(n_bins=n_bins)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+@pytest.mark.parametrize("n_bins", [np.int32(7), np.uint8(7), torch.tensor(7)])
+def test_a_number_of_bins_may_be_an_integer_of_any_kind(make, n_bins):
+    if isinstance(made := make(n_bins=n_bins), BinStats):
+        assert made == make(n_bins=7)
+        assert made.n_bins == 7
+    else:
+        np.testing.assert_array_equal(made, make(n_bins=7))
+
+
+def test_there_may_be_more_bins_than_samples():
+    stats = BinStats.from_confidences([0.15, 0.85], [False, True], 1000)
+    assert stats.ece() == pytest.approx(0.15)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize(
+    ("confidences", "error", "message"),
+    [
+        ([True, False], TypeError, "confidences must be real numbers, got bool"),
+        (["a", "b"], TypeError, "confidences must be real numbers"),
+        ([None, 0.5], TypeError, "confidences must be real numbers, got object"),
+        ([0.5j, 0.5], TypeError, "confidences must be real numbers, got complex128"),
+        (None, ValueError, r"confidences must be \[N\]"),
+        (0.5, ValueError, r"confidences must be \[N\]"),
+        (np.eye(2), ValueError, r"confidences must be \[N\] with N >= 1, got \[2, 2\]"),
+        ([[0.5], [0.5, 0.6]], ValueError, "confidences cannot be read as an array"),
+        (np.ma.MaskedArray([0.5, 0.5], [0, 1]), ValueError, "confidences has masked entries"),
+        (torch.eye(2).to_sparse(), ValueError, "confidences cannot be read as an array"),
+    ],
+)
+def test_confidences_that_are_no_list_of_numbers_are_refused(confidences, error, message):
+    with pytest.raises(error, match=message):
+        BinStats.from_confidences(confidences, [True, False])
+
+
+@pytest.mark.parametrize("correct", [["a", "b"], [None, True], [1j, 0], [True, 2]])
+def test_truth_values_of_a_wrong_type_are_refused(correct):
+    with pytest.raises(TypeError, match="correct must hold truth values"):
+        BinStats.from_confidences([0.5, 0.6], correct)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize(
+    ("confidences", "error", "message"),
+    [
+        (np.array([0.5, np.nan]), ValueError, "confidences must be numbers, some are NaN"),
+        (np.array([1, 0]), TypeError, "confidences must be floating-point"),
+        ([[0.5], 0.5], ValueError, "confidences cannot be read as an array"),
+    ],
+)
+def test_what_has_no_bin_is_refused(confidences, error, message):
+    with pytest.raises(error, match=message):
+        bin_of(confidences, 10)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("shape", [(3, 10), (4, 0), (4,), (4, 2, 2)])
+def test_a_state_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"state must be \[4, bins\], got"):
+        BinStats(np.zeros(shape, dtype=np.int64))
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("state", [np.zeros((4, 3)), [[0]] * 4, None])
+def test_a_state_of_another_type_is_refused(state):
+    with pytest.raises(TypeError, match="state must be an int64 array, got"):
+        BinStats(state)
+
+
+def test_more_samples_than_sum_exactly_are_refused_rather_than_wrong():
+    # FULL samples of confidence 1 sum to 2 ** 23 * 2 ** 40 = 2 ** 63, one too many for int64
+    half = BinStats.from_confidences([1.0], [True], 1).state * (FULL // 2)
+    most = BinStats(half) + BinStats(half - np.array([[1], [1], [2**40], [2**40]]))
+    assert (most.n, most.mean_confidence()) == (FULL - 1, 1.0)
+    with pytest.raises(ValueError, match="too many for exact sums"):
+        BinStats(half) + BinStats(half)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"seed": 0.5}, "seed must be a whole number from 0"),
+        ({"seed": None}, "seed must be a whole number from 0"),
+        ({"resamples": 0}, "resamples must be a positive integer"),
+        ({"resamples": 1e3}, "resamples must be a positive integer"),
+    ],
+)
+def test_bad_arguments_of_the_test_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BinStats.from_confidences([0.5], [True]).test(**arguments)
+
+
+@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.parametrize("level", [0, 1, -0.1, 1.1, np.nan, None, "0.95"])
+def test_a_level_outside_the_unit_interval_is_refused(level):
+    with pytest.raises(ValueError, match="level must be"):
+        BinStats.from_confidences([0.5], [True]).consistency(level)
+
+
+# Over processes
+
+PROCESSES = """
+import json, multiprocessing, sys
+import numpy as np
+import torch.distributed as dist
+from carot_lib.calibration.bin_stats import BinStats
+
+def work(rank, shares, file, answers):
+    dist.init_process_group("gloo", init_method=file, rank=rank, world_size=len(shares))
+    start, end = sum(shares[:rank]), sum(shares[: rank + 1])
+    own = BinStats.empty(15)
+    for k in range(start, end, 64):
+        rows = slice(k, min(k + 64, end))
+        own += BinStats.from_logits(logits[rows], labels[rows], 15)
+    before = own.state.copy()
+    merged = own.all_reduce()
+    assert (own.state == before).all()
+    try:
+        BinStats.empty(10 + rank).all_reduce()
+        refused = ""
+    except ValueError as error:
+        refused = str(error)
+    equal = merged == whole and merged.ece() == whole.ece()
+    answers.put({"equal": equal, "n": merged.n, "own": own.n, "refused": refused})
+    dist.destroy_process_group()
+
+generator = np.random.default_rng(0)
+logits = generator.normal(size=(1000, 10)).astype(np.float32) * 3
+labels = generator.integers(0, 10, 1000)
+whole = BinStats.from_logits(logits, labels, 15)
+context = multiprocessing.get_context("fork")  # so that they import torch once
+for number, shares in enumerate(json.loads(sys.argv[2])):
+    answers, file = context.Queue(), f"{sys.argv[1]}/meet{number}"
+    processes = [
+        context.Process(target=work, args=(rank, shares, file, answers), daemon=True)
+        for rank in range(len(shares))
+    ]
+    for process in processes:
+        process.start()
+    print(json.dumps([answers.get(timeout=100) for _ in processes]))
+    for process in processes:
+        process.join(timeout=100)
+        assert process.exitcode == 0
+"""
+
+
+def test_processes_reduce_to_the_bits_of_one_process(tmp_path):
+    # two and four of them, with uneven shares, one of them empty
+    groups = [[993, 7], [1, 700, 0, 299]]
+    ran = subprocess.run(
+        [sys.executable, "-c", PROCESSES, tmp_path.as_uri(), json.dumps(groups)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for shares, line in zip(groups, ran.stdout.splitlines(), strict=True):
+        answers = json.loads(line)
+        assert sorted(answer["own"] for answer in answers) == sorted(shares)
+        for answer in answers:
+            assert answer["equal"]
+            assert answer["n"] == 1000
+            # the other call had 10, 11, ... bins on the processes, and each of them said so
+            assert answer["refused"] == "n_bins differs between the processes of the group"
+
+
+def test_without_a_process_group_there_is_nothing_to_reduce():
+    stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
+    assert stats.all_reduce() is stats
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_group_on_a_gpu_reduces_to_the_same_bits(tmp_path):
+    torch.distributed.init_process_group(
+        "nccl", init_method=(tmp_path / "meet").as_uri(), rank=0, world_size=1
+    )
+    try:
+        stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
+        assert stats.all_reduce() == stats
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tensors_on_a_gpu_give_the_same_state():
+    logits, labels = random_logits(5000, 20)
+    on_gpu = torch.tensor(logits, device="cuda"), torch.tensor(labels, device="cuda")
+    assert BinStats.from_logits(*on_gpu) == BinStats.from_logits(logits, labels)
+
+
+def test_the_statistics_are_imported_without_torch():
+    modules = "carot_lib.calibration.bin_stats, carot_lib.calibration.metrics"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

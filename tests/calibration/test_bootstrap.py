@@ -1,0 +1,317 @@
+"""Resampling images: replicates against the plain formulas, pairing, intervals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.bootstrap import (
+    AT_ONCE,
+    METRICS,
+    mean_over_sets,
+    percentile_interval,
+    replicates,
+    table_with_intervals,
+)
+from carot_lib.calibration.metrics import brier, nll
+from carot_lib.calibration.predictions import Calibrated, Predictions
+from carot_lib.label_space import LabelSpace
+
+
+def resampled(
+    one: Predictions, temperature: float, n_bins: int, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Replicates of one run at one temperature."""
+    calibrated = {"only": one.calibrated(temperature)}
+    return replicates(one, calibrated, n_bins, resamples, seed)["only"]
+
+
+def whole(logits: np.ndarray, labels: np.ndarray, dataset: str) -> Predictions:
+    """Predictions on a set of all the classifier's classes."""
+    return Predictions(logits, labels, LabelSpace.identity(logits.shape[1]), dataset, "f")
+
+
+def predictions(
+    n: int = 200, classes: int = 5, seed: int = 0, dataset: str = "r", scale: float = 3.0
+) -> Predictions:
+    """Random logits whose label is the largest one more often than by chance."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, scale, size=(n, classes))
+    noisy = logits + generator.gumbel(size=logits.shape) * 2
+    return whole(logits, noisy.argmax(axis=1), dataset)
+
+
+def of_each_sample(right: list[bool], confidence: float, dataset: str = "r") -> Predictions:
+    """Two classes, class 0 always predicted with one confidence."""
+    row = np.log([confidence, 1 - confidence])
+    labels = np.where(right, 0, 1)
+    return whole(np.tile(row, (len(right), 1)), labels, dataset)
+
+
+def test_every_metric_has_as_many_replicates_as_asked_for():
+    result = resampled(predictions(), 1.0, 10, 37, seed=0)
+    assert tuple(result) == METRICS
+    assert {values.shape for values in result.values()} == {(37,)}
+
+
+def test_a_single_image_has_no_spread_and_all_metrics_by_hand():
+    # confidence .8 and right: gap .2; NLL -log .8 = .2231; Brier .2**2 + .2**2 = .08
+    result = resampled(of_each_sample([True], 0.8), 1.0, 10, 5, seed=0)
+    expected = {
+        "accuracy": 1.0,
+        "ece": 0.2,
+        "mce": 0.2,
+        "signed_gap": -0.2,
+        "mean_confidence": 0.8,
+        "nll": 0.2231,
+        "brier": 0.08,
+    }
+    for metric, value in expected.items():
+        np.testing.assert_allclose(result[metric], value, atol=5e-5, err_msg=metric)
+
+
+def test_with_one_confidence_ece_is_the_distance_of_accuracy_to_it():
+    # all in the bin of .8: ECE = MCE = |accuracy - .8|, whichever images are drawn
+    result = resampled(of_each_sample([True] * 6 + [False] * 4, 0.8), 1.0, 10, 50, seed=0)
+    np.testing.assert_allclose(result["ece"], np.abs(result["accuracy"] - 0.8), atol=1e-12)
+    np.testing.assert_allclose(result["mce"], result["ece"], atol=1e-12)
+    np.testing.assert_allclose(result["signed_gap"], 0.8 - result["accuracy"], atol=1e-12)
+    # accuracies of ten images are tenths
+    np.testing.assert_allclose(result["accuracy"] * 10, np.round(result["accuracy"] * 10))
+
+
+def test_gaps_of_two_bins_do_not_cancel():
+    # as many at .95 of which none is right as at .55 of which all are: gaps +.95 and -.45
+    logits = np.log([[0.95, 0.05]] * 200 + [[0.55, 0.45]] * 200)
+    labels = np.repeat([1, 0], 200)
+    result = resampled(whole(logits, labels, "r"), 1.0, 10, 200, seed=0)
+    # (.95 + .45) / 2 = .7 on average; the signed gap (.95 - .45) / 2 = .25
+    assert result["ece"].mean() == pytest.approx(0.7, abs=0.01)
+    assert result["signed_gap"].mean() == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_allclose(result["mce"], 0.95)
+
+
+def drawn(n: int, resamples: int, seed: int, dataset: str) -> np.ndarray:
+    """Which images stand in each resample, found out from the replicates themselves.
+
+    With image i alone right, the replicate of accuracy is how often i was drawn, over n.
+    """
+    counts = [
+        resampled(of_each_sample([i == j for j in range(n)], 0.8, dataset), 1.0, 1, resamples, seed)
+        for i in range(n)
+    ]
+    return np.round(np.array([one["accuracy"] for one in counts]).T * n).astype(int)
+
+
+def test_each_resample_is_as_large_as_the_set():
+    counts = drawn(12, 40, seed=0, dataset="r")
+    assert set(counts.sum(axis=1)) == {12}
+    # images are drawn with replacement: some twice, some never
+    assert counts.max() > 1
+    assert counts.min() == 0
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.5])
+def test_replicates_are_the_plain_formulas_on_the_images_drawn(temperature: float):
+    n, resamples = 30, 8
+    one = predictions(n)
+    result = resampled(one, temperature, 10, resamples, seed=4)
+    for r, counts in enumerate(drawn(n, resamples, seed=4, dataset="r")):
+        rows = np.repeat(np.arange(n), counts)
+        logits, labels = one.logits[rows] / temperature, one.labels[rows]
+        stats = BinStats.from_logits(logits, labels, 10)
+        expected = {
+            "accuracy": stats.mean_accuracy(),
+            "ece": stats.ece(),
+            "mce": stats.mce(),
+            "signed_gap": stats.signed_gap(),
+            "mean_confidence": stats.mean_confidence(),
+            "nll": nll(logits, labels),
+            "brier": brier(logits, labels),
+        }
+        for metric, value in expected.items():
+            assert result[metric][r] == pytest.approx(value, abs=1e-6), metric
+
+
+def test_the_mean_of_replicates_is_near_the_metric():
+    one = predictions(2000)
+    stats = BinStats.from_logits(one.logits, one.labels)
+    result = resampled(one, 1.0, 10, 500, seed=0)
+    accuracy = stats.mean_accuracy()
+    # standard deviation sqrt(a (1 - a) / 2000) <= .0112, that of the mean of 500 <= .0005
+    assert result["accuracy"].mean() == pytest.approx(accuracy, abs=0.002)
+    spread = np.sqrt(accuracy * (1 - accuracy) / 2000)
+    assert result["accuracy"].std() == pytest.approx(spread, rel=0.15)
+    assert result["mean_confidence"].mean() == pytest.approx(stats.mean_confidence(), abs=0.002)
+    assert result["nll"].mean() == pytest.approx(nll(one.logits, one.labels), abs=0.01)
+    assert result["brier"].mean() == pytest.approx(brier(one.logits, one.labels), abs=0.005)
+
+
+def test_replicates_of_an_ece_near_zero_are_biased_upwards():
+    # 300 right of 400 at .75: ECE 0, but none of its resamples can be below
+    result = resampled(of_each_sample([True] * 300 + [False] * 100, 0.75), 1.0, 10, 300, seed=0)
+    # mean of |N(0, .75 * .25 / 400)|: sqrt(2 / pi) * .02165 = .0173
+    assert result["ece"].mean() == pytest.approx(0.0173, abs=0.003)
+
+
+def test_two_runs_on_one_set_are_judged_on_the_same_resamples():
+    # the second is right exactly where the first is wrong
+    right = np.random.default_rng(0).random(50) < 0.7
+    first = resampled(of_each_sample(list(right), 0.8), 1.0, 10, 250, seed=3)
+    second = resampled(of_each_sample(list(~right), 0.6), 1.0, 10, 250, seed=3)
+    np.testing.assert_allclose(first["accuracy"] + second["accuracy"], 1)
+
+
+def test_pairing_outlives_temperature_and_bins():
+    plain = resampled(predictions(), 1.0, 10, 120, seed=3)
+    scaled = resampled(predictions(), 2.0, 15, 120, seed=3)
+    # neither changes which class is predicted
+    np.testing.assert_array_equal(plain["accuracy"], scaled["accuracy"])
+    assert (scaled["mean_confidence"] < plain["mean_confidence"]).all()
+
+
+def test_a_paired_difference_is_sharper_than_two_separate_intervals():
+    # two runs that differ on one image in forty
+    right = np.random.default_rng(0).random(400) < 0.7
+    better = right.copy()
+    better[::40] = True
+    first, second = (
+        resampled(of_each_sample(list(r), 0.8), 1.0, 10, 400, seed=0)["accuracy"]
+        for r in (right, better)
+    )
+    assert (second >= first).all()
+    assert (second - first).std() < 0.3 * np.hypot(first.std(), second.std())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "seed"), [("a", 0), ("r", 1), ("a", 1)], ids=["set", "seed", "both"]
+)
+def test_another_set_or_another_seed_draws_other_images(dataset: str, seed: int):
+    usual = resampled(predictions(dataset="r"), 1.0, 10, 50, seed=0)
+    other = resampled(predictions(dataset=dataset), 1.0, 10, 50, seed=seed)
+    assert (usual["accuracy"] != other["accuracy"]).mean() > 0.5
+
+
+def test_the_same_call_gives_the_same_replicates():
+    first, second = (resampled(predictions(), 1.3, 10, 130, seed=7) for _ in range(2))
+    for metric in METRICS:
+        np.testing.assert_array_equal(first[metric], second[metric])
+
+
+def test_more_resamples_begin_with_those_of_fewer():
+    few = resampled(predictions(), 1.0, 10, AT_ONCE, seed=0)
+    many = resampled(predictions(), 1.0, 10, AT_ONCE + 30, seed=0)
+    assert len(many["nll"]) == AT_ONCE + 30
+    np.testing.assert_allclose(many["nll"][:AT_ONCE], few["nll"], rtol=1e-12)
+    # the second part is not the first again
+    assert (many["nll"][AT_ONCE:] != few["nll"][:30]).any()
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**32 - 1), st.floats(0.2, 10))
+def test_replicates_stay_in_the_range_of_their_metric(
+    n: int, n_bins: int, seed: int, temperature: float
+):
+    result = resampled(predictions(n, seed=seed), temperature, n_bins, 15, seed)
+    slack = 1e-9
+    for metric in ("accuracy", "ece", "mce", "mean_confidence"):
+        assert (result[metric] >= -slack).all(), metric
+        assert (result[metric] <= 1 + slack).all(), metric
+    # |signed gap| <= ECE <= MCE
+    assert (np.abs(result["signed_gap"]) <= result["ece"] + slack).all()
+    assert (result["ece"] <= result["mce"] + slack).all()
+    assert (result["nll"] >= 0).all()
+    assert (result["brier"] <= 2 + slack).all()
+
+
+def test_percentile_interval_is_the_middle_of_the_values():
+    # 0, .01, ..., 1: the middle 90 % run from .05 to .95, in whatever order they come
+    values = np.random.default_rng(0).permutation(np.arange(101) / 100)
+    assert percentile_interval(values, 0.9) == pytest.approx((0.05, 0.95))
+
+
+def test_percentile_interval_interpolates():
+    # of 0 and 1, quantiles .25 and .75
+    assert percentile_interval(np.array([1.0, 0.0]), 0.5) == pytest.approx((0.25, 0.75))
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 95.0, float("nan")])
+def test_a_level_outside_zero_and_one_is_refused(level: float):
+    with pytest.raises(ValueError, match=r"level must be in \(0, 1\), got"):
+        percentile_interval(np.zeros(3), level)
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30),
+    st.floats(0.01, 0.5),
+    st.floats(0.5, 0.99),
+)
+def test_a_higher_level_gives_a_wider_interval_within_the_values(
+    values: list[float], less: float, more: float
+):
+    array = np.array(values)
+    low, high = percentile_interval(array, less)
+    lower, higher = percentile_interval(array, more)
+    slack = 1e-9 * max(1, np.abs(array).max())
+    assert array.min() - slack <= lower <= low + slack
+    assert high - slack <= higher <= array.max() + slack
+
+
+def test_intervals_of_an_accuracy_cover_it_about_as_often_as_their_level_says():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        one = of_each_sample(list(generator.random(200) < 0.7), 0.8)
+        accuracy = resampled(one, 1.0, 10, 200, seed=trial)["accuracy"]
+        low, high = percentile_interval(accuracy, 0.9)
+        covered += low <= 0.7 <= high
+    # 90 % of 200 = 180, standard deviation sqrt(200 * .9 * .1) = 4.2
+    assert 165 <= covered <= 195
+
+
+def test_calibrations_judged_together_are_judged_as_alone():
+    one = predictions()
+    calibrated = {"plain": one.calibrated(), "cold": one.calibrated(0.5)}
+    together = replicates(one, calibrated, 10, 120, seed=3)
+    for name, temperature in (("plain", 1.0), ("cold", 0.5)):
+        alone = resampled(one, temperature, 10, 120, seed=3)
+        assert list(together[name]) == list(alone)
+        for metric, values in alone.items():
+            np.testing.assert_allclose(together[name][metric], values, rtol=1e-12, atol=1e-12)
+
+
+def test_without_logits_there_is_neither_nll_nor_brier_score():
+    one = predictions()
+    confidences, correct = one.confidences()
+    calibrated = {"binned": Calibrated(confidences, correct), "plain": one.calibrated()}
+    result = replicates(one, calibrated, 10, 30, seed=0)
+    assert set(METRICS) - set(result["binned"]) == {"nll", "brier"}
+    for metric, values in result["binned"].items():
+        np.testing.assert_array_equal(values, result["plain"][metric])
+
+
+def test_a_mean_over_sets_weighs_them_alike_whatever_their_size():
+    # (.1 + .4) / 2 = .25; arrays element by element
+    mean = mean_over_sets(
+        [{"ece": 0.1, "nll": np.array([1.0, 2.0])}, {"ece": 0.4, "nll": np.array([3.0, 0.0])}]
+    )
+    assert mean["ece"] == pytest.approx(0.25)
+    assert mean["nll"].tolist() == [2.0, 1.0]
+
+
+def test_p_values_of_sets_combine_by_fisher():
+    # -2 log(.1 * .2) = 7.824, chi-squared with 4 degrees of freedom: p = (1 + 3.912) * .02 = .0982
+    mean = mean_over_sets([{"ece_p_value": 0.1}, {"ece_p_value": 0.2}])
+    assert mean["ece_p_value"] == pytest.approx(0.0982, abs=5e-5)
+    assert mean_over_sets([{"ece_p_value": 1.0}] * 5)["ece_p_value"] == pytest.approx(1)
+
+
+def test_the_long_table_has_an_interval_where_there_are_replicates():
+    values = {("r", "none"): {"ece": 0.5, "p": 0.1}, ("id_val", "none"): {"ece": 0.2}}
+    again = {("r", "none"): {"ece": np.arange(101) / 100, "mce": np.zeros(3)}}
+    table = table_with_intervals(values, again, 0.9)
+    assert list(table) == ["dataset", "calibration", "metric", "value", "low", "high"]
+    assert table.iloc[0].tolist() == pytest.approx(["r", "none", "ece", 0.5, 0.05, 0.95])
+    assert table["metric"].tolist() == ["ece", "p", "ece"]
+    assert table[["low", "high"]].isna().all(axis=1).tolist() == [False, True, True]

@@ -1,0 +1,350 @@
+"""Saved predictions: what is refused, what comes back, and confidences by hand."""
+
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from carot_lib.calibration.bin_stats import top_confidences
+from carot_lib.calibration.predictions import (
+    Calibrated,
+    Predictions,
+    check_held_out,
+    check_same_images,
+)
+from carot_lib.label_space import LabelSpace
+
+LOGITS = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 6), st.integers(1, 5)),
+    elements=st.floats(-50, 50, width=32),
+)
+
+
+# five classes of the classifier; own class 0 is its 4 or 1, own class 1 is its 2
+COARSE = LabelSpace(5, ((4, 1), (2,)))
+
+
+def some(
+    logits: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    space: LabelSpace | None = None,
+) -> Predictions:
+    if logits is None:
+        # as probabilities .6 and .4, then .1 and .9
+        logits = np.log(np.array([[0.6, 0.4], [0.1, 0.9]], dtype=np.float32))
+    if labels is None:
+        labels = np.zeros(len(logits), dtype=np.int64)
+    space = space or LabelSpace.identity(logits.shape[-1] or 1)
+    return Predictions(logits, labels, space, "sketch", "abc123")
+
+
+def coarse() -> Predictions:
+    return some(np.array([[9.0, 1.0, 2.0, 8.0, 3.0]]), np.array([1]), COARSE)
+
+
+def parts_of(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def saved(folder: Path) -> Path:
+    path = folder / "sketch.npz"
+    some().save(path)
+    return path
+
+
+def test_what_is_saved_comes_back(tmp_path: Path):
+    predictions = Predictions.load(saved(tmp_path))
+    np.testing.assert_array_equal(predictions.class_logits, some().class_logits)
+    np.testing.assert_array_equal(predictions.labels, [0, 0])
+    assert (predictions.dataset, predictions.fingerprint) == ("sketch", "abc123")
+    assert predictions.label_space == LabelSpace.identity(2)
+
+
+def test_logits_are_those_of_the_sets_own_classes():
+    # own class 0: the larger of 3 and 1; own class 1: 2
+    assert coarse().logits.tolist() == [[3.0, 2.0]]
+    assert coarse().class_logits.shape == (1, 5)
+    # 1 / (1 + exp(2 - 3)) = .7311; class 0 is predicted, 1 is right
+    confidences, correct = coarse().confidences()
+    assert confidences == pytest.approx([0.7311], abs=5e-5)
+    assert correct.tolist() == [False]
+
+
+def test_logits_are_projected_once_and_are_the_given_ones_where_all_classes_are_the_sets():
+    predictions = coarse()
+    assert predictions.logits is predictions.logits
+    assert some().logits.tolist() == some().class_logits.tolist()
+
+
+def test_a_label_space_comes_back_from_plain_arrays_of_integers(tmp_path: Path):
+    path = tmp_path / "coarse.npz"
+    coarse().save(path)
+    assert Predictions.load(path).label_space == COARSE
+    np.testing.assert_array_equal(Predictions.load(path).logits, coarse().logits)
+    parts = parts_of(path)
+    assert parts["columns"].tolist() == [4, 1, 2]
+    assert parts["columns_of_each"].tolist() == [2, 1]
+    assert parts["columns"].dtype == parts["columns_of_each"].dtype == np.int64
+
+
+@given(st.data())
+def test_any_label_space_survives_a_file(tmp_path_factory: pytest.TempPathFactory, data):
+    columns = data.draw(st.permutations(range(7)))
+    ends = sorted(data.draw(st.sets(st.integers(1, 7), min_size=1)))
+    groups = [tuple(columns[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+    space = LabelSpace(7, tuple(groups))
+    path = tmp_path_factory.mktemp("any") / "any.npz"
+    some(np.zeros((1, 7)), np.array([len(groups) - 1]), space).save(path)
+    assert Predictions.load(path).label_space == space
+
+
+def test_files_hold_float32_logits_and_int64_labels_whatever_was_given(tmp_path: Path):
+    path = tmp_path / "narrow.npz"
+    some(np.array([[0.1, 0.2]]), np.array([1], dtype=np.int16)).save(path)
+    predictions = Predictions.load(path)
+    assert predictions.class_logits.dtype == np.float32
+    assert predictions.labels.dtype == np.int64
+    assert predictions.labels.tolist() == [1]
+
+
+def test_nothing_but_the_file_remains_after_saving(tmp_path: Path):
+    path = saved(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_keep_letters_beyond_ascii(tmp_path: Path):
+    path = tmp_path / "ü.npz"
+    space = LabelSpace.identity(2)
+    Predictions(some().class_logits, some().labels, space, "Skizzen – grün", "ß").save(path)
+    assert Predictions.load(path).dataset == "Skizzen – grün"
+    assert Predictions.load(path).fingerprint == "ß"
+
+
+@given(LOGITS)
+def test_any_finite_float32_logits_survive_a_file_bit_by_bit(
+    tmp_path_factory: pytest.TempPathFactory, logits: np.ndarray
+):
+    path = tmp_path_factory.mktemp("any") / "any.npz"
+    some(logits).save(path)
+    np.testing.assert_array_equal(Predictions.load(path).class_logits, logits)
+
+
+def test_a_missing_file_names_itself_and_the_stage_to_run(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"ft\.npz is missing: run stage `predict`"):
+        Predictions.load(tmp_path / "ft.npz")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 10, 100, 400, -30, -1])
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path, kept: int):
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
+        Predictions.load(path)
+
+
+def test_a_flipped_byte_among_the_logits_is_refused_by_name(tmp_path: Path):
+    path = saved(tmp_path)
+    content = path.read_bytes()
+    stored = some().class_logits.tobytes()
+    assert content.count(stored) == 1
+    path.write_bytes(content.replace(stored, bytes([stored[0] ^ 1]) + stored[1:]))
+    with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
+        Predictions.load(path)
+
+
+def test_a_text_file_is_refused_by_name(tmp_path: Path):
+    path = tmp_path / "notes.npz"
+    path.write_text("These are not the logits you are looking for.\n")
+    with pytest.raises(ValueError, match=r"notes\.npz does not hold predictions"):
+        Predictions.load(path)
+
+
+def test_a_single_array_is_refused_by_name(tmp_path: Path):
+    path = tmp_path / "array.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"array\.npz does not hold predictions"):
+        Predictions.load(path)
+
+
+@pytest.mark.parametrize(
+    "absent", ["class_logits", "labels", "columns", "columns_of_each", "dataset", "fingerprint"]
+)
+def test_a_file_without_one_of_its_parts_names_that_part(tmp_path: Path, absent: str):
+    path = saved(tmp_path)
+    parts = parts_of(path)
+    del parts[absent]
+    np.savez(path, **parts)
+    with pytest.raises(ValueError, match=rf"sketch\.npz does not hold predictions.*{absent}"):
+        Predictions.load(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"columns": np.array([0, 2])},
+        {"columns": np.array([0, 0])},
+        {"columns": np.array([0])},
+        {"columns": np.array([0.0, 1.0])},
+        {"columns_of_each": np.array([2, 0])},
+        {"columns_of_each": np.array([], dtype=int)},
+        {"class_logits": np.float32(1)},
+        {"class_logits": np.zeros((2, 3), dtype=np.float32), "labels": np.array([0, 2])},
+    ],
+    ids=str,
+)
+def test_a_file_whose_label_space_does_not_fit_is_refused(tmp_path: Path, damage: dict):
+    path = saved(tmp_path)
+    np.savez(path, **(parts_of(path) | damage))
+    with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
+        Predictions.load(path)
+
+
+def test_a_file_whose_arrays_do_not_fit_names_the_file_and_the_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "odd.npz"
+    some().save(path)
+    np.savez(path, **{**parts_of(path), "labels": np.zeros(3, dtype=np.int64)})
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"odd\.npz.*predictions on sketch.*do not fit"):
+        Predictions.load(path)
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = saved(tmp_path)
+    before = path.read_bytes()
+
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        some().save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (np.zeros((2, 3)), np.zeros(3, dtype=int), "do not fit"),
+        (np.zeros(3), np.zeros(3, dtype=int), "do not fit"),
+        (np.zeros((2, 3)), np.zeros((2, 1), dtype=int), "do not fit"),
+        (np.zeros((0, 3)), np.zeros(0, dtype=int), "there are none"),
+        (np.zeros((2, 0)), np.zeros(2, dtype=int), "there are none"),
+        (np.array([[0, np.nan]]), np.array([0]), "not finite"),
+        (np.array([[0, -np.inf]]), np.array([0]), "not finite"),
+        (np.zeros((2, 3)), np.array([0, 3]), r"labels must be in \[0, 3\)"),
+        (np.zeros((2, 3)), np.array([-1, 0]), r"labels must be in \[0, 3\)"),
+    ],
+)
+def test_arrays_that_make_no_predictions_are_refused_with_the_sets_name(
+    monkeypatch: pytest.MonkeyPatch, logits: np.ndarray, labels: np.ndarray, message: str
+):
+    # as in use, where no checker of signatures stands before the class
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=rf"predictions on sketch: .*{message}"):
+        some(logits, labels)
+
+
+def test_logits_of_another_number_of_classes_than_the_label_space_are_refused():
+    with pytest.raises(ValueError, match=r"on sketch: logits \(2, 4\) .* label space of 5"):
+        some(np.zeros((2, 4)), np.zeros(2, dtype=int), COARSE)
+
+
+def test_labels_are_of_the_sets_own_classes():
+    with pytest.raises(ValueError, match=r"on sketch: labels must be in \[0, 2\)"):
+        some(np.zeros((2, 5)), np.array([0, 2]), COARSE)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature: float):
+    with pytest.raises(ValueError, match="temperature must be positive and finite, got"):
+        some().confidences(temperature)
+
+
+def test_confidence_is_the_largest_probability():
+    confidences, correct = some().confidences()
+    # probabilities .6 and .4, label 0: right; .1 and .9, label 0: wrong
+    np.testing.assert_allclose(confidences, [0.6, 0.9], rtol=1e-6)
+    assert correct.tolist() == [True, False]
+    assert confidences.dtype == np.float64
+
+
+def test_temperature_two_takes_square_roots_of_probabilities():
+    confidences, correct = some().confidences(temperature=2.0)
+    # sqrt .6 / (sqrt .6 + sqrt .4) = .7746 / 1.4071 = .5505;
+    # sqrt .9 / (sqrt .9 + sqrt .1) = .9487 / 1.2649 = .75
+    np.testing.assert_allclose(confidences, [0.5505, 0.75], atol=5e-5)
+    assert correct.tolist() == [True, False]
+
+
+def test_large_logits_do_not_overflow():
+    confidences, _ = some(np.array([[1e4, 0.0], [-1e4, -1e4]])).confidences()
+    np.testing.assert_array_equal(confidences, [1.0, 0.5])
+
+
+def test_of_equal_logits_the_lower_class_is_predicted():
+    _, correct = some(np.zeros((2, 3)), np.array([0, 1])).confidences()
+    assert correct.tolist() == [True, False]
+
+
+@given(LOGITS, st.floats(0.1, 20))
+def test_confidences_agree_with_those_of_the_binned_statistics(
+    logits: np.ndarray, temperature: float
+):
+    predictions = some(logits)
+    confidences, correct = predictions.confidences(temperature)
+    others, also_correct = top_confidences(logits, predictions.labels, temperature)
+    # one divides in double precision, the other in that of the logits: up to 100 / .1 / 2**24
+    np.testing.assert_allclose(confidences, others, atol=1e-4)
+    np.testing.assert_array_equal(correct, also_correct)
+
+
+@given(LOGITS, st.floats(0.1, 10), st.floats(1, 3))
+def test_more_temperature_lowers_confidence_and_keeps_the_class(
+    logits: np.ndarray, temperature: float, factor: float
+):
+    cold, correct = some(logits).confidences(temperature)
+    warm, still_correct = some(logits).confidences(temperature * factor)
+    assert (warm <= cold + 1e-12).all()
+    # never below chance, never above certainty
+    assert (warm >= 1 / logits.shape[1] - 1e-12).all()
+    assert (cold <= 1).all()
+    np.testing.assert_array_equal(correct, still_correct)
+
+
+@given(LOGITS, st.floats(0.1, 20))
+def test_calibrated_logits_give_the_calibrated_confidences(logits: np.ndarray, temperature: float):
+    predictions = some(logits)
+    calibrated = predictions.calibrated(temperature)
+    np.testing.assert_allclose(calibrated.logits, logits.astype(float) / temperature)
+    again = Calibrated.from_logits(calibrated.logits, predictions.labels)
+    confidences, correct = predictions.confidences(temperature)
+    for one in (calibrated, again):
+        np.testing.assert_array_equal(one.confidences, confidences)
+        np.testing.assert_array_equal(one.correct, correct)
+
+
+def test_runs_on_the_same_images_can_be_compared():
+    check_same_images("sketch", {"zs": "abc", "ft": "abc"})
+    check_same_images("sketch", {"zs": "abc"})
+
+
+def test_runs_on_other_images_are_refused_with_their_names_and_the_sets():
+    with pytest.raises(ValueError, match=r"set sketch .*zs \(abc\), ft \(abc\), carot \(abd\)"):
+        check_same_images("sketch", {"zs": "abc", "ft": "abc", "carot": "abd"})
+
+
+def test_calibration_is_not_reported_where_it_was_selected():
+    check_held_out("id_test", "abc", "id_val", "abd")
+    with pytest.raises(ValueError, match="set id_test holds the images of id_val"):
+        check_held_out("id_test", "abc", "id_val", "abc")

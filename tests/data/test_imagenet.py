@@ -1,0 +1,285 @@
+"""ImageNet and its shifts on a tiny tree of the same form: labels, label spaces, every fault."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carot_lib.data import imagenet
+from carot_lib.data.datasets import read_set
+from carot_lib.data.imagenet import ImagenetParams, read_objectnet_mapping
+from carot_lib.layout import Layout
+from carot_lib.stages.check_data import check_data
+from carot_lib.stages.data import data
+
+WORDNET_IDS = ["n01440764", "n01443537", "n02123045", "n03063599"]
+NAMES = ["tench", "goldfish", "tabby cat", "coffee mug"]
+SETS = {  # the real table with the counts of the tree below
+    "train": (("train",), 20, 4),
+    "id_test": (("val_dirs", "val"), 8, 4),
+    "v2": (("imagenetv2-matched-frequency-format-val",), 24, 12),
+    "r": (("imagenet-r",), 3, 2),
+    "a": (("imagenet-a",), 5, 2),
+    "sketch": (("sketch",), 4, 4),
+    "objectnet": (("objectnet-1.0/images",), 5, 2),
+}
+V2_CLASSES = 12  # so that 10 comes before 2 in the order of text
+PARAMS = """
+imagenet:
+  data: {kind: imagenet, folder: data/imagenet, validation_per_class: 2, seed: 0, on_error: stop}
+  evaluation:
+    n_bins: 10
+    ood: [v2, r, a, sketch, objectnet]
+    extra: []
+    temperature: {low: 0.5, high: 10.0, step: 0.01}
+    bootstrap: {resamples: 10, level: 0.95, seed: 0}
+    batch_mean_size: 512
+"""
+
+
+def fill(folder: Path, n: int, extension: str = "JPEG") -> None:
+    folder.mkdir(parents=True)
+    for i in range(n):
+        picture = Image.new("RGB", (12, 10), (i, 2 * i, 3 * i))
+        picture.save(folder / f"{folder.name}_{i}.{extension}")
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A project with a tiny ImageNet whose every set is whole."""
+    monkeypatch.setattr(imagenet, "SETS", SETS)
+    monkeypatch.setattr(imagenet, "PER_CLASS", {"id_test": 2, "v2": 2})
+    monkeypatch.setattr(imagenet, "CLASS_NAMES", NAMES)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    top = tmp_path / "data" / "imagenet"
+    for wnid in WORDNET_IDS:
+        fill(top / "train" / wnid, 5)
+        fill(top / "val" / wnid, 2)
+        fill(top / "sketch" / wnid, 1)
+    for label in range(V2_CLASSES):
+        fill(top / "imagenetv2-matched-frequency-format-val" / str(label), 2, "jpeg")
+    for wnid, n in (("n01443537", 1), ("n03063599", 2)):
+        fill(top / "imagenet-r" / wnid, n, "jpg")
+    for wnid, n in (("n01440764", 2), ("n02123045", 3)):
+        fill(top / "imagenet-a" / wnid, n, "jpg")
+    for name, n in (("mug", 2), ("air_freshener", 4), ("fish_or_cat", 3)):
+        fill(top / "objectnet-1.0" / "images" / name, n, "png")
+    write_mappings(top / "objectnet-1.0" / "mappings")
+    return Layout(tmp_path, "imagenet")
+
+
+def write_mappings(folder: Path) -> None:
+    """ObjectNet's four files in their own form; 2012 ids are not in the order of WordNet's."""
+    folder.mkdir()
+    lines = ["coffee mug", "tabby, tabby cat", "goldfish, Carassius auratus", "tench, Tinca tinca"]
+    (folder / "imagenet_to_label_2012_v2").write_text("\n".join(lines) + "\n")
+    for name, content in {
+        "pytorch_to_imagenet_2012_id": {"0": 3, "1": 2, "2": 1, "3": 0},
+        "folder_to_objectnet_label": {
+            "mug": "Mug",
+            "air_freshener": "Air freshener",
+            "fish_or_cat": "A fish / cat",
+        },
+        "objectnet_to_imagenet_1k": {
+            "Mug": "coffee mug",
+            "A fish / cat": "tabby, tabby cat; tench, Tinca tinca",
+        },
+    }.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def top(layout: Layout) -> Path:
+    return layout.root / "data" / "imagenet"
+
+
+def test_a_whole_tree_has_no_fault_and_is_counted(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+):
+    shutil.rmtree(top(layout) / "imagenetv2-matched-frequency-format-val" / "11")
+    fill(top(layout) / "imagenetv2-matched-frequency-format-val" / "11", 2)
+    assert check_data(layout) == []
+    printed = capsys.readouterr().out.splitlines()
+    assert "id_test: val: 8 of 8 images in 4 of 4 classes" in printed
+    assert "objectnet: objectnet-1.0/images: 5 of 5 images in 2 of 2 classes" in printed
+    assert json.loads(layout.checked.read_text())["sets"]["r"] == {"images": 3, "classes": 2}
+
+
+def prepared(layout: Layout, name: str):
+    if not layout.data.exists():
+        assert check_data(layout) == []
+        data(layout)
+    return read_set(layout.data, name)
+
+
+def test_the_labels_are_those_of_the_sorted_wordnet_ids(layout: Layout):
+    for name in ("train", "id_val", "id_test", "sketch"):
+        one = prepared(layout, name)
+        folders = [Path(path).parent.name for path in one.paths]
+        assert [WORDNET_IDS[label] for label in one.labels] == folders
+        assert one.label_space.is_identity
+        assert one.class_names == NAMES
+        assert (one.image_folder / one.paths[0]).is_file()
+
+
+def test_the_labels_of_v2_are_the_numbers_of_its_folders(layout: Layout):
+    one = prepared(layout, "v2")
+    assert [int(Path(path).parent.name) for path in one.paths] == one.labels.tolist()
+    assert one.labels.tolist() == [label for label in range(V2_CLASSES) for _ in range(2)]
+
+
+def test_r_and_a_have_the_columns_of_their_folders(layout: Layout):
+    r, a = prepared(layout, "r"), prepared(layout, "a")
+    assert r.label_space.columns == ((1,), (3,))
+    assert r.class_names == ["goldfish", "coffee mug"]
+    assert r.labels.tolist() == [0, 1, 1]
+    assert a.label_space.columns == ((0,), (2,))
+    assert a.labels.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_objectnet_has_its_own_classes_and_a_border(layout: Layout):
+    one = prepared(layout, "objectnet")
+    assert one.class_names == ["A fish / cat", "Mug"]  # in the order of the folders
+    assert one.label_space.columns == ((2, 0), (3,))
+    assert [Path(path).parent.name for path in one.paths] == ["fish_or_cat"] * 3 + ["mug"] * 2
+    assert one.labels.tolist() == [0, 0, 0, 1, 1]
+    assert one.border == 2
+    logits = np.array([[1.0, 9.0, 2.0, 0.0]])
+    assert one.label_space.project(logits).tolist() == [[2.0, 0.0]]  # the larger of two ids
+
+
+def test_the_held_out_images_are_as_many_of_each_class_and_never_trained_on(layout: Layout):
+    train, held = prepared(layout, "train"), prepared(layout, "id_val")
+    assert np.bincount(held.labels).tolist() == [2, 2, 2, 2]
+    assert np.bincount(train.labels).tolist() == [3, 3, 3, 3]
+    assert not set(train.paths) & set(held.paths)
+    positions = {path[-6] for path in held.paths}
+    assert len(positions) > 2  # chance, not the first two of each class
+
+
+def test_the_seed_chooses_the_held_out_images(layout: Layout):
+    first = prepared(layout, "id_val").paths.tolist()
+    shutil.rmtree(layout.data)
+    assert prepared(layout, "id_val").paths.tolist() == first
+    shutil.rmtree(layout.data)
+    layout.params.write_text(PARAMS.replace("seed: 0, on_error", "seed: 1, on_error"))
+    assert prepared(layout, "id_val").paths.tolist() != first
+
+
+def test_all_faults_are_said_at_once_each_with_what_to_do(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+):
+    folder = top(layout)
+    (folder / "train" / WORDNET_IDS[0] / "n01440764_0.JPEG").unlink()  # half extracted
+    (folder / "train" / "n04591713.tar").touch()
+    (folder / "val" / WORDNET_IDS[1]).rename(folder / "val" / "goldfish")
+    (folder / "imagenetv2-matched-frequency-format-val" / "7").rename(
+        folder / "imagenetv2-matched-frequency-format-val" / "seven"
+    )
+    shutil.rmtree(folder / "imagenet-r")
+    fill(folder / "imagenet-a" / "n99999999", 1)
+    cut = folder / "sketch" / WORDNET_IDS[2] / "n02123045_0.JPEG"
+    Image.effect_noise((64, 64), 90).save(cut)
+    cut.write_bytes(cut.read_bytes()[:-500])
+    (folder / "objectnet-1.0" / "mappings" / "imagenet_to_label_2012_v2").unlink()
+    said = check_data(layout)
+    for part in (
+        "train: 19 images, not 20: unpack its archive anew",
+        "train: 1 archives are not unpacked (n04591713.tar): unpack each",
+        "id_test: 1 folders are not named by a WordNet id like n01440764 (goldfish): remove them",
+        "id_test: 1 classes of train are missing: n01443537",
+        "v2: 1 folders are not named by a number from 0 to 11 (seven)",
+        "v2: 1 classes are missing: 7",
+        f"r: not found: put it at {folder}/imagenet-r",
+        "a: 1 folders are none of train's classes (n99999999)",
+        "a: 3 class folders, not 2: unpack its archive anew",
+        f"{cut}: image file is truncated",
+        "objectnet: ",
+    ):
+        assert any(part in line for line in said), (part, said)
+    assert any("imagenet_to_label_2012_v2 is missing" in line for line in said)
+    assert not layout.checked.exists()
+    assert "id_test: val: 8 of 8 images in 4 of 4 classes" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="run stage `check_data`"):
+        data(layout)
+    assert not layout.data.exists()
+
+
+def test_a_set_that_is_not_evaluated_need_not_be_there(layout: Layout):
+    shutil.rmtree(top(layout) / "objectnet-1.0")
+    layout.params.write_text(PARAMS.replace(", objectnet]", "]"))
+    assert check_data(layout) == []
+    data(layout)
+    with pytest.raises(FileNotFoundError, match=r"objectnet\.npz"):
+        read_set(layout.data, "objectnet")
+
+
+def test_no_data_at_all_is_said_set_by_set(layout: Layout):
+    shutil.rmtree(top(layout))
+    said = check_data(layout)
+    assert [line.split(":")[0] for line in said] == [
+        "train", "id_test", "v2", "r", "a", "sketch", "objectnet",
+    ]  # fmt: skip
+    assert all("not found: put it at" in line for line in said)
+
+
+def test_unreadable_files_are_named_or_left_out(layout: Layout, capsys: pytest.CaptureFixture[str]):
+    broken = [top(layout) / "train" / WORDNET_IDS[3] / f"n03063599_{i}.JPEG" for i in (0, 4)]
+    broken[0].write_bytes(b"")
+    broken[1].write_bytes(b"<html>not found</html>")
+    said = check_data(layout)
+    assert [line.split(": ")[0] for line in said] == [str(path) for path in broken]
+    assert "empty file" in said[0]
+    assert all(line.endswith("get it anew, or write `on_error: skip`") for line in said)
+    layout.params.write_text(PARAMS.replace("on_error: stop", "on_error: skip"))
+    assert check_data(layout) == []
+    printed = capsys.readouterr().out
+    assert "2 unreadable files will be left out:" in printed
+    assert all(str(path) in printed for path in broken)
+    data(layout)
+    assert "2 unreadable files are left out" in capsys.readouterr().err
+    left = [*read_set(layout.data, "train").paths, *read_set(layout.data, "id_val").paths]
+    assert len(left) == 18
+    assert not {str(path.relative_to(top(layout))) for path in broken} & set(left)
+
+
+def test_a_damaged_mapping_is_said(layout: Layout):
+    mappings = top(layout) / "objectnet-1.0" / "mappings"
+    (mappings / "objectnet_to_imagenet_1k.json").write_text('{"Mug": "no such thing"}')
+    with pytest.raises(KeyError, match="no such thing"):
+        read_objectnet_mapping(mappings)
+    assert any("does not fit together ('no such thing')" in line for line in check_data(layout))
+
+
+def test_the_real_table_is_the_papers():
+    counts = {name: (images, classes) for name, (_, images, classes) in imagenet.SETS.items()}
+    assert counts == {
+        "train": (1_281_167, 1000),
+        "id_test": (50_000, 1000),
+        "v2": (10_000, 1000),
+        "r": (30_000, 200),
+        "a": (7_500, 200),
+        "sketch": (50_889, 1000),
+        "objectnet": (18_574, 113),
+    }
+    assert len(imagenet.CLASS_NAMES) == 1000
+    assert imagenet.CLASS_NAMES[:2] == ["tench", "goldfish"]
+
+
+def test_the_number_of_held_out_images_must_be_given():
+    with pytest.raises(ValueError, match="validation_per_class"):
+        ImagenetParams(
+            kind="imagenet", folder="x", validation_per_class=None, seed=0, on_error="stop"
+        )
+
+
+def test_a_class_without_a_readable_file_leaves_nothing_half_made(layout: Layout):
+    layout.params.write_text(PARAMS.replace("on_error: stop", "on_error: skip"))
+    for path in (top(layout) / "train" / WORDNET_IDS[1]).iterdir():
+        path.write_bytes(b"")
+    assert check_data(layout) == []
+    with pytest.raises(ValueError, match="train: the readable files do not cover its classes"):
+        data(layout)
+    assert not layout.data.exists()

@@ -1,0 +1,452 @@
+"""The miniature's pictures: the list of pictograms, the stencils, the poses and the media.
+
+The laws of the pictures are checked at the size of the stencils and scale 1, where posing is the
+identity: a pixel is ground or ink exactly where the stencil says so.
+"""
+
+import math
+import unicodedata
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Generator, Tensor
+
+from carot_lib.data.world import (
+    CHUNK,
+    STENCIL_SIZE,
+    Pictogram,
+    Recipe,
+    Span,
+    Stencils,
+    pictures,
+    read_pictograms,
+)
+
+LIST = Path(__file__).parents[2] / "data" / "pictograms.csv"
+HEAD = "code_point,name,used_in,object\n"
+SANS, BOLD = "DejaVuSans", "DejaVuSans-Bold"
+STEP = 1.001 / 255  # of an 8-bit channel
+
+
+def fixed(value: float) -> dict[str, float]:
+    return {"low": value, "high": value}
+
+
+def recipe(**changes: object) -> Recipe:
+    """Flat ink on a flat ground, straight, in the middle, as large as the picture."""
+    plain = {"medium": "poster", "faces": [SANS], "size": fixed(1.0), "rotation": 0, "shear": 0}
+    plain |= {"offset": 0, "contrast": fixed(0.5), "texture": 0, "blur": fixed(0.0)}
+    return Recipe.model_validate(plain | {"noise": fixed(0.0), "clutter": 0} | changes)
+
+
+def pictogram(character: str) -> Pictogram:
+    return Pictogram(character, unicodedata.name(character).lower(), True, "")
+
+
+@pytest.fixture(scope="module")
+def stencils() -> Stencils:
+    return Stencils([pictogram(c) for c in "☂♛⚓6"], [SANS, BOLD])
+
+
+def draw(
+    stencils: Stencils, recipe: Recipe, n: int = 24, seed: int = 0, size: int = STENCIL_SIZE
+) -> Tensor:
+    """Pictures of the first pictogram, channels in [0, 1]."""
+    concepts = torch.zeros(n, dtype=torch.long)
+    return stencils.draw(concepts, recipe, size, Generator().manual_seed(seed)) / 255
+
+
+def ink_of(images: Tensor) -> Tensor:
+    """Where a picture of flat colours differs from its corner, which is ground."""
+    return (images != images[:, :1, :1]).any(dim=3)
+
+
+def write(folder: Path, rows: str) -> Path:
+    path = folder / "pictograms.csv"
+    path.write_text(HEAD + rows, encoding="utf-8")
+    return path
+
+
+def test_classes_come_first_and_keep_the_order_of_the_file(tmp_path: Path):
+    rows = "U+2602,umbrella,captions,\nU+0036,digit six,classes,\nU+265B,queen,classes,piece\n"
+    assert read_pictograms(write(tmp_path, rows)) == [
+        Pictogram("6", "digit six", True, ""),
+        Pictogram("♛", "queen", True, "piece"),
+        Pictogram("☂", "umbrella", False, ""),
+    ]
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path):
+    rows = "U+2602,umbrella,classes,\nU+0036,six,classes,\nU+2614,umbrella,captions,\n"
+    with pytest.raises(
+        ValueError, match=r"pictograms\.csv: names that stand twice: \['umbrella'\]"
+    ):
+        read_pictograms(write(tmp_path, rows))
+
+
+def test_an_unknown_use_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"pictograms\.csv: umbrella: used_in is 'clases'"):
+        read_pictograms(write(tmp_path, "U+2602,umbrella,clases,\n"))
+
+
+def test_the_pictograms_of_the_project_bear_unicodes_names():
+    pictograms = read_pictograms(LIST)
+    assert len(pictograms) == 200
+    for one in pictograms:
+        assert one.name == unicodedata.name(one.character).lower()
+        assert one.is_class or not one.object_name
+
+
+def test_the_pictograms_of_the_project_all_look_different():
+    masks = Stencils(read_pictograms(LIST), [SANS]).masks.flatten(1)
+    assert len(masks.unique(dim=0)) == len(masks)
+    distances = torch.cdist(masks, masks) + 99 * torch.eye(len(masks))
+    assert distances.min() > 1  # more than one pixel's worth of ink
+
+
+@given(st.floats(-5, 5), st.floats(0, 3), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_a_span_is_drawn_between_its_ends(low: float, width: float, seed: int):
+    values = Span(low=low, high=low + width).draw((50,), Generator().manual_seed(seed))
+    assert values.dtype == torch.float32
+    assert values.min() >= low - 1e-5
+    assert values.max() <= low + width + 1e-5
+
+
+def test_a_span_is_drawn_evenly():
+    values = Span(low=2, high=6).draw((4000,), Generator().manual_seed(0))
+    # uniform on [2, 6]: mean 4, standard deviation 4 / sqrt(12) = 1.155; 4,000 values
+    assert values.mean().item() == pytest.approx(4, abs=0.08)
+    assert values.std().item() == pytest.approx(1.155, abs=0.04)
+
+
+def test_a_span_from_high_to_low_is_refused():
+    with pytest.raises(ValidationError, match=r"low \(2\.0\) is above high \(1\.0\)"):
+        Span(low=2, high=1)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"medium": "oil"},
+        {"rotation": -1},
+        {"offset": 1.5},
+        {"clutter": -1},
+        {"clutter": 0.5},
+        {"hue": 1},
+    ],
+)
+def test_an_impossible_recipe_is_refused(bad: dict):
+    with pytest.raises(ValidationError):
+        recipe(**bad)
+
+
+def test_a_stencil_fills_its_square_but_for_a_margin(stencils: Stencils):
+    assert stencils.masks.shape == (4, 2, STENCIL_SIZE, STENCIL_SIZE)
+    assert stencils.masks.min() == 0
+    assert stencils.masks.max() == 1
+    for mask in stencils.masks.flatten(0, 1):
+        rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
+        spans = [(int(x.min()), int(x.max()) + 1) for x in (rows, columns)]
+        # the longer side takes 60 of 64 pixels
+        assert max(end - start for start, end in spans) == STENCIL_SIZE - 4
+        for start, end in spans:  # in the middle
+            assert abs(start + end - STENCIL_SIZE) <= 1
+
+
+def test_faces_differ(stencils: Stencils):
+    assert not torch.equal(stencils.masks[3, 0], stencils.masks[3, 1])
+
+
+def test_a_face_that_lacks_a_glyph_is_replaced_by_the_first():
+    # Computer Modern has no umbrella; it has the six
+    masks = Stencils([pictogram("☂"), pictogram("6")], [SANS, "cmr10"]).masks
+    assert torch.equal(masks[0, 0], masks[0, 1])
+    assert not torch.equal(masks[1, 0], masks[1, 1])
+
+
+def test_the_first_face_must_have_every_glyph():
+    with pytest.raises(ValueError, match="font cmr10 has no glyph 'umbrella'"):
+        Stencils([pictogram("6"), pictogram("☂")], ["cmr10", SANS])
+
+
+def test_a_font_that_matplotlib_does_not_ship_is_refused():
+    with pytest.raises(ValueError, match=r"Comic is not a font of matplotlib \d"):
+        Stencils([pictogram("6")], ["Comic"])
+
+
+MEDIA = ["photo", "poster", "pencil"]
+BUSY = {
+    "faces": [SANS, BOLD],
+    "size": {"low": 0.5, "high": 0.9},
+    "rotation": 20,
+    "shear": 0.2,
+    "offset": 0.1,
+    "contrast": {"low": 0.2, "high": 0.6},
+    "texture": 0.1,
+    "blur": {"low": 0, "high": 1},
+    "noise": {"low": 0, "high": 0.1},
+    "clutter": 2,
+}
+
+
+@pytest.mark.parametrize("medium", MEDIA)
+def test_the_seed_alone_makes_the_pictures(stencils: Stencils, medium: str):
+    busy = recipe(**BUSY, medium=medium)
+    concepts = torch.tensor([0, 1, 2, 3, 2])
+
+    def at(seed: int) -> Tensor:
+        return stencils.draw(concepts, busy, 32, Generator().manual_seed(seed))
+
+    first = at(1)
+    torch.rand(3)  # the chances of others do not matter
+    assert first.shape == (5, 32, 32, 3)
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, at(1))
+    assert not torch.equal(first, at(2))
+    assert len(first.flatten(1).unique(dim=0)) == 5  # each picture has chances of its own
+
+
+def test_chunks_are_the_pictures_of_one_call(stencils: Stencils):
+    concepts = torch.arange(CHUNK + 3) % 4
+    chunks = list(pictures(stencils, concepts, recipe(**BUSY), 16, seed=5))
+    assert [len(chunk) for chunk in chunks] == [CHUNK, 3]
+    whole = stencils.draw(concepts, recipe(**BUSY), 16, Generator().manual_seed(5))
+    assert torch.equal(torch.cat(chunks), whole)
+
+
+@pytest.mark.parametrize("medium", ["photo", "poster"])
+def test_a_pixel_mixes_ground_and_ink_as_the_stencil_says(stencils: Stencils, medium: str):
+    images = draw(stencils, recipe(medium=medium))
+    mask = stencils.masks[0, 0]
+    ground = images[:, 0, 0]
+    y, x = (mask == 1).nonzero()[0].tolist()
+    ink = images[:, y, x]
+    mixed = ground[:, None, None] + mask[None, :, :, None] * (ink - ground)[:, None, None]
+    torch.testing.assert_close(images, mixed, rtol=0, atol=1.5 * STEP)
+    assert (ground - ink).abs().amax(dim=1).min() > 0.1
+
+
+def test_each_picture_shows_its_own_pictogram(stencils: Stencils):
+    concepts = torch.tensor([2, 0, 3, 1])
+    images = stencils.draw(concepts, recipe(), STENCIL_SIZE, Generator().manual_seed(0)) / 255
+    shown = ink_of(images).float().flatten(1)
+    solid = (stencils.masks[:, 0] > 0.5).float().flatten(1)
+    assert torch.cdist(shown, solid).argmin(dim=1).tolist() == concepts.tolist()
+
+
+def test_every_face_of_a_recipe_is_used_and_no_other(stencils: Stencils):
+    def areas(faces: list[str]) -> set[int]:
+        images = stencils.draw(
+            torch.full((40,), 3), recipe(faces=faces), STENCIL_SIZE, Generator().manual_seed(0)
+        )
+        fractions = ink_of(images / 255).float().mean(dim=(1, 2))
+        near = stencils.masks[3].gt(0).float().mean(dim=(1, 2))
+        return set((fractions[:, None] - near).abs().argmin(dim=1).tolist())
+
+    assert areas([BOLD]) == {1}
+    assert areas([SANS]) == {0}
+    assert areas([BOLD, SANS]) == {0, 1}
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 0.9])
+def test_the_size_is_a_fraction_of_the_pictures_side(stencils: Stencils, scale: float):
+    ink = ink_of(draw(stencils, recipe(size=fixed(scale))))
+    longest = max(int(ink[0].any(dim=d).sum()) for d in (0, 1))
+    # the stencil takes scale * 64 pixels, its glyph 60/64 of that; a pixel of smoothing per side
+    assert scale * 60 - 2 <= longest <= scale * 60 + 2
+
+
+@pytest.mark.parametrize("pose", [{"rotation": 40}, {"shear": 0.3}, {"offset": 0.2}])
+def test_rotation_shear_and_offset_keep_the_area(stencils: Stencils, pose: dict):
+    mask = stencils.masks[0, 0]
+    image = ink_weight(draw(stencils, recipe(size=fixed(0.5), contrast=fixed(0.5), **pose), 60))
+    areas = image.sum(dim=(1, 2))
+    # a scale of .5 keeps a quarter of the ink
+    torch.testing.assert_close(areas, torch.full_like(areas, mask.sum() / 4), rtol=0.05, atol=0)
+
+
+def ink_weight(images: Tensor) -> Tensor:
+    """The mask behind pictures of flat colours: 0 the corner's colour, 1 the farthest from it."""
+    distance = (images - images[:, :1, :1]).norm(dim=3)
+    return distance / distance.amax(dim=(1, 2), keepdim=True)
+
+
+def centres(weights: Tensor) -> Tensor:
+    """Centre of mass of each mask, (x, y) in pixels."""
+    place = torch.arange(weights.shape[1]) + 0.5
+    total = weights.sum(dim=(1, 2))
+    x, y = (weights.sum(dim=1) * place).sum(dim=1), (weights.sum(dim=2) * place).sum(dim=1)
+    return torch.stack([x / total, y / total], dim=1)
+
+
+def test_the_offset_is_a_fraction_of_the_pictures_side(stencils: Stencils):
+    straight = centres(ink_weight(draw(stencils, recipe(size=fixed(0.4)), 1)))
+    moved = centres(ink_weight(draw(stencils, recipe(size=fixed(0.4), offset=0.2), 200)))
+    # .2 * 64 = 12.8 pixels, either way, along both axes
+    away = (moved - straight).abs()
+    assert away.max() <= 12.8 + 0.2
+    assert (away.amax(dim=0) > 11.5).all()
+    assert (moved - straight).mean(dim=0).abs().max() < 2  # 7.4 / sqrt(200) = .5
+
+
+def second_moments(weights: Tensor) -> Tensor:
+    """Moments xx, yy and xy of each mask about its centre, pixels squared times ink."""
+    place = torch.arange(weights.shape[1]) + 0.5
+    centre = centres(weights)
+    x, y = place - centre[:, :1], place - centre[:, 1:]
+    xx = (weights.sum(dim=1) * x**2).sum(dim=1)
+    yy = (weights.sum(dim=2) * y**2).sum(dim=1)
+    xy = (weights * y[:, :, None] * x[:, None, :]).sum(dim=(1, 2))
+    return torch.stack([xx, yy, xy])
+
+
+def directions(weights: Tensor) -> Tensor:
+    """Direction of the longer axis of each mask, degrees in (-90, 90]."""
+    xx, yy, xy = second_moments(weights)
+    return torch.rad2deg(torch.atan2(2 * xy, xx - yy) / 2)
+
+
+def test_the_rotation_is_in_degrees_either_way():
+    bar = Stencils([pictogram("↔")], [SANS])  # a long thing: its axis lies at 0 degrees
+    angles = directions(ink_weight(draw(bar, recipe(size=fixed(0.8), rotation=30), 200)))
+    assert angles.min() == pytest.approx(-30, abs=2)
+    assert angles.max() == pytest.approx(30, abs=2)
+    assert angles.mean().abs() < 4  # 17.3 / sqrt(200) = 1.2
+    straight = directions(ink_weight(draw(bar, recipe(size=fixed(0.8)), 1)))
+    assert straight.abs().max() < 0.5
+
+
+def test_the_shear_slants_by_as_much():
+    # x - k * y instead of x: the mixed moment of an upright symmetric glyph, once 0, is -k * yy
+    upright = Stencils([pictogram("↕")], [SANS])
+    weights = ink_weight(draw(upright, recipe(size=fixed(0.7), shear=0.3), 200))
+    _, yy, xy = second_moments(weights)
+    slants = -xy / yy
+    assert slants.min() == pytest.approx(-0.3, abs=0.015)
+    assert slants.max() == pytest.approx(0.3, abs=0.015)
+    torch.testing.assert_close(yy, yy.mean().expand(200), rtol=0.02, atol=0)  # height stays
+
+
+def test_the_contrast_is_the_distance_of_ink_and_ground(stencils: Stencils):
+    y, x = (stencils.masks[0, 0] == 1).nonzero()[0].tolist()
+
+    def distances(contrast: float) -> Tensor:
+        images = draw(stencils, recipe(contrast=fixed(contrast)), 100)
+        return (images[:, y, x] - images[:, 0, 0]).square().mean(dim=1).sqrt()
+
+    assert distances(0.0).max() <= STEP
+    weak = distances(0.1)
+    assert weak.max() <= 0.1 + STEP
+    assert weak.median().item() == pytest.approx(0.1, abs=STEP)  # few are clipped to [0, 1]
+    assert distances(0.3).max() <= 0.3 + STEP
+
+
+def test_the_noise_has_its_standard_deviation(stencils: Stencils):
+    images = draw(stencils, recipe(contrast=fixed(0.0), noise=fixed(0.05)), 40)
+    middle = images[(images.mean(dim=(1, 2)) - 0.5).abs().amax(dim=1) < 0.25]  # nothing clipped
+    assert len(middle) > 5
+    # 64 * 64 values a channel: relative error 1 / sqrt(2 * 4096) = 1 %; rounding adds .1 %
+    torch.testing.assert_close(
+        middle.std(dim=(1, 2)), torch.full_like(middle[:, 0, 0], 0.05), rtol=0.06, atol=0
+    )
+
+
+def test_a_blur_is_the_gaussian_of_its_width(stencils: Stencils):
+    sharp = draw(stencils, recipe())
+    soft = draw(stencils, recipe(blur=fixed(0.8)))  # the same chances but for the blur
+    taps = [math.exp(-(i**2) / (2 * 0.8**2)) for i in range(-2, 3)]
+    kernel = torch.tensor(taps) / sum(taps)
+    kernel = (kernel[:, None] * kernel[None, :]).expand(3, 1, 5, 5)
+    expected = torch.nn.functional.conv2d(sharp.permute(0, 3, 1, 2), kernel, groups=3)
+    inside = soft.permute(0, 3, 1, 2)[:, :, 2:-2, 2:-2]
+    torch.testing.assert_close(inside, expected, rtol=0, atol=2 * STEP)
+    assert (sharp[:, 2:-2, 2:-2] - soft[:, 2:-2, 2:-2]).abs().max() > 0.05
+
+
+def colours(pixels: Tensor) -> int:
+    """How many colours, where one step of an 8-bit channel is none."""
+    found = pixels.unique(dim=0)
+    near = (found[:, None] - found[None, :]).abs().amax(dim=2) <= STEP
+    return len(near.unique(dim=0))
+
+
+def test_a_poster_has_flat_colours_and_a_pattern_on_its_ink_or_all_over(stencils: Stencils):
+    images = draw(stencils, recipe(texture=0.3), 100)
+    mask = stencils.masks[0, 0]
+    counts = [(colours(image[mask == 1]), colours(image[mask == 0])) for image in images]
+    assert {number for pair in counts for number in pair} == {1, 2}
+    # each half of the time: 50 +- 5; clipping to [0, 1] hides a few patterns
+    assert 35 < counts.count((2, 1)) < 65  # on the ink alone
+    assert 35 < counts.count((2, 2)) < 65  # all over
+    assert counts.count((1, 1)) + counts.count((1, 2)) < 10
+
+
+def test_the_pattern_of_a_posters_ground_shows_through_its_ink(stencils: Stencils):
+    # contrast 0: ink and ground are of one colour, so a pattern all over knows nothing of the ink
+    images = draw(stencils, recipe(texture=0.1, contrast=fixed(0.0)), 100)
+    ink = stencils.masks[0, 0] == 1
+    row = torch.arange(STENCIL_SIZE)
+    down = [(row // period % 2)[:, None].expand(-1, STENCIL_SIZE) for period in (2, 3, 4)]
+    patterns = [p for d in down for p in (d, d.T, d ^ d.T)]  # stripes both ways, and a check
+    seen = set()
+    for image in images:
+        ground = image[0, 0]  # no pattern begins before its first period is over
+        marked = (image - ground).abs().amax(dim=2) > STEP
+        if marked.any():
+            all_over = [n for n, p in enumerate(patterns) if torch.equal(marked, p == 1)]
+            on_ink = [
+                n for n, p in enumerate(patterns) if torch.equal(marked & ink, (p == 1) & ink)
+            ]
+            on_ground = (marked & (stencils.masks[0, 0] == 0)).any()
+            assert len(all_over if on_ground else on_ink) == 1
+            seen.add((bool(on_ground), (all_over or on_ink)[0]))
+    assert {pattern for _, pattern in seen} == set(range(9))  # every kind in every period
+    assert {all_over for all_over, _ in seen} == {True, False}
+
+
+def test_a_pencil_draws_grey_outlines_on_white(stencils: Stencils):
+    images = draw(stencils, recipe(medium="pencil", contrast=fixed(0.6)))
+    assert (images[..., :1] == images).all()  # grey
+    images = images[..., 0]
+    mask = stencils.masks[0, 0][None, None]
+    wide = torch.nn.functional.max_pool2d(mask, 3, 1, 1)[0, 0]
+    narrow = -torch.nn.functional.max_pool2d(-mask, 3, 1, 1)[0, 0]
+    paper = (wide == 0) | (narrow == 1)  # far from any edge, inside or outside
+    assert paper[mask[0, 0] == 1].any()
+    assert images[:, paper].min() >= 0.9 - STEP
+    assert images[:, paper].max() <= 0.95 + STEP
+    outline = (wide == 1) & (narrow == 0)
+    # paper of .9 to .95 less .6
+    assert images[:, outline].min() >= 0.3 - STEP
+    assert images[:, outline].max() <= 0.35 + STEP
+
+
+def test_a_photo_is_lit_unevenly(stencils: Stencils):
+    flat = draw(stencils, recipe(medium="photo", contrast=fixed(0.0)))
+    assert (flat.amax(dim=(1, 2)) - flat.amin(dim=(1, 2))).max() <= STEP
+    lit = draw(stencils, recipe(medium="photo", contrast=fixed(0.0), texture=0.1))
+    assert (lit.amax(dim=(1, 2)) - lit.amin(dim=(1, 2))).median() > 0.1
+    # smooth: neighbours differ by little
+    assert (lit[:, 1:] - lit[:, :-1]).abs().max() < 0.06
+
+
+def test_clutter_stands_at_the_border_and_leaves_the_middle_free(stencils: Stencils):
+    small = {"size": fixed(0.3), "contrast": fixed(0.4)}
+    clean = draw(stencils, recipe(**small), 60)
+    whole, solid = ink_of(clean).any(dim=0), ink_weight(clean)[0] > 0.5
+    images = draw(stencils, recipe(**small, clutter=2), 60)
+    # A corner may be clutter: the ground is the colour of most pixels instead.
+    packed = (images * 255).round().long() @ torch.tensor([65536, 256, 1])
+    ink = packed != packed.flatten(1).mode(dim=1).values[:, None, None]
+    extra = ink & ~whole
+    assert ink[:, solid].all()  # the pictogram itself is not covered
+    assert extra.flatten(1).any(dim=1).all()  # every picture has some
+    # at most .6 * 64 / 2 = 19.2 pixels from the border it is cut off at, one of smoothing
+    assert not extra[:, 21:-21, 21:-21].any()
+    edges = [extra[:, 0], extra[:, -1], extra[:, :, 0], extra[:, :, -1]]
+    assert all(edge.any(dim=1).any() for edge in edges)  # at all four borders

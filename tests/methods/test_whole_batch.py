@@ -1,0 +1,169 @@
+"""A batch in shares and pieces has the loss and the gradient of the whole batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from carot_lib.methods.whole_batch import (
+    average_gradients,
+    encode_in_pieces,
+    encode_whole,
+    gather_rows,
+    is_first_process,
+    require_no_batch_norm,
+    share_sizes,
+)
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+KINDS = ["fine_tune", "flyp", "carot"]
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one, two and four gloo processes computed of the same batches."""
+    folder = tmp_path_factory.mktemp("computed")
+    subprocess.run(
+        [sys.executable, "tests/many_devices.py", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return folder
+
+
+def assert_same_gradient(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Equal to 1e-5 of the largest gradient; every weight's own bears no more than rounding."""
+    assert ours.keys() == theirs.keys()
+    largest = max(value.abs().max().item() for value in theirs.values())
+    assert largest > 0.1
+    for name, value in theirs.items():
+        gap = (ours[name] - value).abs().max().item()
+        assert gap < 1e-5 * largest, f"{name}: {gap} beside {largest}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("devices", [2, 4])
+def test_many_devices_have_the_gradient_of_one(computed: Path, kind: str, devices: int):
+    expected = load_file(computed / f"1-0-{kind}.safetensors")
+    for rank in range(devices):
+        assert_same_gradient(load_file(computed / f"{devices}-{rank}-{kind}.safetensors"), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("devices", [2, 4])
+def test_many_devices_have_the_losses_of_one(computed: Path, kind: str, devices: int):
+    # of a single batch of seven, then of three epochs of seven and four images
+    expected = json.loads((computed / f"1-0-{kind}.json").read_text())
+    assert [record["step"] for record in expected] == [1, 1, 2, 3, 4, 5, 6]
+    for rank in range(devices):
+        ours = json.loads((computed / f"{devices}-{rank}-{kind}.json").read_text())
+        for record, wanted in zip(ours, expected, strict=True):
+            assert record == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_killed_on_two_devices_goes_on(computed: Path, kind: str):
+    for rank in (0, 1):
+        found = json.loads((computed / f"resumed-{rank}-{kind}.json").read_text())
+        assert found == {"same": True, "gap": 0.0, "steps": 6}
+    assert len(list((computed / "kept" / kind).iterdir())) == 1  # one process wrote
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pieces", [2, 3, 7, 9])
+def test_pieces_have_the_loss_and_the_gradient_of_the_whole(kind: str, pieces: int):
+    from many_devices import gradient_of_one_batch
+
+    expected, terms = gradient_of_one_batch(kind, devices=1)
+    gradient, cut_terms = gradient_of_one_batch(kind, devices=1, accumulation=pieces)
+    assert cut_terms == pytest.approx(terms, abs=1e-5)
+    assert_same_gradient(gradient, expected)
+
+
+def test_shares_are_alike_and_whole():
+    assert share_sizes(8, 1) == [8]
+    assert share_sizes(7, 2) == [4, 3]
+    assert share_sizes(7, 4) == [2, 2, 2, 1]
+    assert share_sizes(143, 8) == [18] * 7 + [17]  # the last batch of ImageNet's epoch
+
+
+class Counting:
+    """An encoder of one weight, a dropout and a part without gradient; it tells what it does."""
+
+    def __init__(self) -> None:
+        self.weight = nn.Parameter(torch.tensor([2.0]))
+        self.done: list[str] = []
+
+    def encode(self, piece: Tensor) -> dict[str, Tensor]:
+        self.done.append(f"with {piece[0, 0].item():.0f}")
+        rows = torch.dropout((piece * self.weight).exp(), 0.5, train=True)
+        rows = rows * rows
+        with torch.no_grad():
+            self.done.append(f"without {piece[0, 0].item():.0f}")
+            return {"row": rows, "target": piece + 0}
+
+
+def test_each_piece_is_encoded_again_by_itself_and_its_part_without_gradient_is_not():
+    counting = Counting()
+    pieces = [torch.full((2, 3), float(i)) for i in range(3)]
+    encoded = encode_in_pieces(counting.encode, pieces)
+    assert encoded["row"].shape == (6, 3)
+    assert torch.equal(encoded["target"], torch.cat(pieces))
+    first = ["with 0", "without 0", "with 1", "without 1", "with 2", "without 2"]
+    assert counting.done == first
+    encoded["row"].sum().backward()
+    assert counting.done == [*first, "with 2", "with 1", "with 0"]
+
+
+def test_random_numbers_are_the_same_when_a_piece_is_encoded_again():
+    cut, pieces = Counting(), [torch.full((2, 3), 0.1), torch.full((2, 3), 0.2)]
+    torch.manual_seed(5)
+    encoded = encode_in_pieces(cut.encode, pieces)
+    encoded["row"].sum().backward()
+    plain = Counting()
+    torch.manual_seed(5)
+    rows = torch.cat([plain.encode(piece)["row"] for piece in pieces])
+    rows.sum().backward()
+    assert torch.equal(encoded["row"], rows)
+    assert cut.weight.grad.item() == pytest.approx(plain.weight.grad.item(), rel=1e-5)
+
+
+def test_rows_of_low_precision_reach_the_loss_in_full_and_others_as_they_are():
+    rows = {
+        "low": torch.ones(2, 3, dtype=torch.bfloat16),
+        "double": torch.ones(2, 3, dtype=torch.float64),
+        "label": torch.tensor([1, 2]),
+        "single": torch.ones(2, 3),
+    }
+    encoded = encode_whole(lambda piece: piece, [rows], whole=2)
+    kinds = {name: value.dtype for name, value in encoded.items()}
+    assert kinds["low"] == kinds["single"] == torch.float32
+    assert kinds["double"] == torch.float64
+    assert kinds["label"] == torch.int64
+    assert encoded["single"] is rows["single"]
+
+
+def test_one_device_has_nothing_to_gather_or_to_average():
+    rows = {"row": torch.ones(2, 3)}
+    assert gather_rows(rows, 2) is rows
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([1.0, 2.0])
+    average_gradients([weight, nn.Parameter(torch.zeros(1))])
+    assert weight.grad.tolist() == [1.0, 2.0]
+    assert is_first_process()
+
+
+def test_batch_norm_is_refused():
+    require_no_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
+    with pytest.raises(ValueError, match="must be 1 for a model with BatchNorm"):
+        require_no_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))

@@ -1,0 +1,207 @@
+"""What notebooks read: numbers under their names, from any folder, or what to run first."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.predictions import Predictions
+from carot_lib.label_space import LabelSpace
+from carot_lib.layout import Layout
+from carot_lib.report.results import Report, open_report, read_table
+
+ROOT = Path(__file__).parents[2]
+HEAD = ["run", "seed", "dataset", "calibration", "metric", "value", "low", "high"]
+RUNS, SETS = ("zs", "ft"), ("id_test", "v2")
+
+
+def number(run: str, seed: int, dataset: str, calibration: str, metric: str) -> float:
+    """A value of its own for every row of the long table."""
+    return (
+        RUNS.index(run) / 2
+        + seed / 100
+        + SETS.index(dataset) / 10
+        + (calibration == "temperature") / 50
+        + (metric == "ece") / 1000
+    )
+
+
+def long_table() -> pd.DataFrame:
+    rows = [
+        (run, seed, dataset, calibration, metric)
+        for run in RUNS
+        for seed in (4, 7)
+        for dataset in SETS
+        for calibration in ("none", "temperature")
+        for metric in ("accuracy", "ece")
+    ]
+    values = np.array([number(*row) for row in rows])
+    table = pd.DataFrame(rows, columns=HEAD[:5])
+    return table.assign(value=values, low=values - 0.01, high=values + 0.02)
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A project with two runs, two seeds and a long table."""
+    (tmp_path / "carot_lib").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree |= {"rows": list(RUNS), "seeds": [4, 7]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.chdir(tmp_path / "notebooks")  # where a kernel starts
+    layout = Layout(tmp_path, "miniature")
+    layout.results.mkdir(parents=True)
+    long_table().to_csv(layout.results / "metrics.csv", index=False)
+    return layout
+
+
+@pytest.fixture
+def report(layout: Layout) -> Report:
+    return open_report("miniature")
+
+
+def test_a_report_opens_from_the_folder_of_the_notebooks(layout: Layout, report: Report):
+    assert report.layout == layout
+    assert report.rows.rows == list(RUNS)
+    assert report.evaluation.n_bins == 10
+    pd.testing.assert_frame_equal(report.metrics, long_table())
+
+
+def test_a_pipeline_that_has_not_run_is_said(layout: Layout):
+    path = layout.results / "metrics.csv"
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"metrics\.csv is missing: run `make repro` first"):
+        open_report("miniature")
+
+
+def test_a_profile_that_is_not_there_is_said(layout: Layout):
+    with pytest.raises(FileNotFoundError, match=r"tiny/metrics\.csv is missing: run `make repro`"):
+        open_report("tiny")
+    other = Layout(layout.root, "tiny").results
+    other.mkdir()
+    long_table().to_csv(other / "metrics.csv", index=False)
+    with pytest.raises(ValueError, match=r"params\.yaml: tiny: missing"):
+        open_report("tiny")
+
+
+def test_a_table_is_found_by_its_name(layout: Layout, report: Report):
+    table = pd.DataFrame({"run": ["zs"], "id_acc": [0.5]})
+    table.to_csv(layout.results / "table1.csv", index=False)
+    pd.testing.assert_frame_equal(report.table("table1"), table)
+    with pytest.raises(FileNotFoundError, match=r"table2\.csv is missing: run `make repro` first"):
+        report.table("table2")
+
+
+def test_a_table_that_is_not_there_says_what_to_run(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"x\.csv is missing: run `make repro` first"):
+        read_table(tmp_path / "x.csv")
+
+
+def test_the_first_seed_is_drawn(report: Report):
+    assert report.seed == 4
+
+
+def save(layout: Layout, run: str, seed: int) -> Predictions:
+    generator = np.random.default_rng(seed)
+    logits = (3 * generator.normal(size=(50, 3))).astype(np.float32)
+    labels = generator.integers(0, 3, size=50)
+    one = Predictions(logits, labels, LabelSpace.identity(3), "v2", "0" * 16)
+    one.save(layout.predictions(run, seed, "v2"))
+    folder = layout.evaluation(run, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "temperature.json").write_text(json.dumps({"temperature": 2.5 + seed}))
+    curve = pd.DataFrame({"temperature": [1.0, 2.5 + seed], "ece": [0.2, 0.1]})
+    curve.to_csv(folder / "temperature_curve.csv", index=False)
+    history = pd.DataFrame({"step": [1, 2], "contrastive": [3.0, 2.0 + seed]})
+    layout.model(run, seed).mkdir(parents=True, exist_ok=True)
+    history.to_csv(layout.model(run, seed) / "history.csv", index=False)
+    return one
+
+
+def test_temperature_curve_and_history_are_those_of_the_run_and_the_first_seed(
+    layout: Layout, report: Report
+):
+    for run, seed in (("ft", 4), ("ft", 7), ("zs", 7)):
+        save(layout, run, seed)
+    assert report.temperature("ft") == 6.5
+    assert report.temperature_curve("ft")["temperature"].tolist() == [1.0, 6.5]
+    assert report.history("ft")["contrastive"].tolist() == [3.0, 6.0]
+    with pytest.raises(
+        FileNotFoundError, match=r"temperature_curve\.csv is missing: run `make rep"
+    ):
+        report.temperature_curve("zs")  # seed 4 is not there
+
+
+def test_statistics_are_of_the_saved_predictions_with_or_without_the_temperature(
+    layout: Layout, report: Report
+):
+    one = save(layout, "ft", 4)
+    plain = BinStats.from_logits(one.logits, one.labels, 10, 1.0)
+    scaled = BinStats.from_logits(one.logits, one.labels, 10, 6.5)
+    assert report.stats("ft", "v2").ece() == pytest.approx(plain.ece())
+    assert report.stats("ft", "v2", "temperature").ece() == pytest.approx(scaled.ece())
+    assert abs(plain.ece() - scaled.ece()) > 0.05  # so that the two can be told apart
+    with pytest.raises(FileNotFoundError, match="run stage `predict`"):
+        report.stats("zs", "v2")
+
+
+def test_a_selection_holds_one_metric_of_one_calibration_and_seed(report: Report):
+    chosen = report.select("ece", "temperature", 7)
+    assert list(chosen) == ["value", "low", "high"]
+    assert list(chosen.index) == [(run, dataset) for run in RUNS for dataset in SETS]
+    # .5 + .07 + .1 + .02 + .001
+    assert chosen.loc[("ft", "v2")].tolist() == pytest.approx([0.691, 0.681, 0.711])
+
+
+def test_an_interval_is_that_of_the_ece_of_the_first_seed(report: Report):
+    # .5 + .04 + .1 + .001, less .01 and plus .02
+    assert report.interval("ft", "v2", "none") == pytest.approx((0.631, 0.661))
+    with pytest.raises(KeyError):
+        report.interval("carot", "v2", "none")
+
+
+def test_the_grid_bears_the_names_of_the_paper(layout: Layout, report: Report):
+    one = save(layout, "ft", 4)
+    stats, intervals = report.grid(["ft"], ["v2"])
+    assert {name: list(row) for name, row in stats.items()} == {"V2": ["FT"]}
+    expected = BinStats.from_logits(one.logits, one.labels, 10, 1.0)
+    assert stats["V2"]["FT"].ece() == pytest.approx(expected.ece())
+    assert intervals["V2"]["FT"] == pytest.approx((0.631, 0.661))
+    scaled = report.grid(["ft"], ["v2"], "temperature")
+    assert scaled[1]["V2"]["FT"] == pytest.approx((0.651, 0.681))
+
+
+def test_a_plane_has_both_metrics_with_intervals_in_the_order_asked_for(report: Report):
+    plane = report.plane(["ft", "zs"], "v2")
+    assert list(plane.index) == ["ft", "zs"]
+    assert list(plane) == ["acc", "acc_low", "acc_high", "ece", "ece_low", "ece_high"]
+    # accuracy .5 + .04 + .1; ECE one thousandth more
+    expected = [0.64, 0.63, 0.66, 0.641, 0.631, 0.661]
+    assert plane.loc["ft"].tolist() == pytest.approx(expected)
+    assert plane.loc["zs"].tolist() == pytest.approx([x - 0.5 for x in expected])
+
+
+def test_a_profile_of_shifts_names_the_sets(report: Report):
+    table = report.profile_of_shifts(["ft", "zs"], ["v2", "id_test"], "accuracy")
+    assert table[["run", "dataset"]].to_numpy().tolist() == [
+        ["ft", "V2"],
+        ["ft", "ID test"],
+        ["zs", "V2"],
+        ["zs", "ID test"],
+    ]
+    assert table["value"].tolist() == pytest.approx([0.64, 0.54, 0.14, 0.04])
+    with pytest.raises(KeyError):
+        report.profile_of_shifts(["ft"], ["sketch"], "accuracy")
+
+
+def test_a_figure_is_saved_among_the_results(layout: Layout, report: Report):
+    figure, _ = plt.subplots()
+    report.save(figure, "a_figure")
+    plt.close(figure)
+    names = {path.name for path in (layout.results / "figures").iterdir()}
+    assert names == {"a_figure.png", "a_figure.pdf"}

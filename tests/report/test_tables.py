@@ -1,0 +1,283 @@
+"""Tables 1 and 2 from hand-made metrics."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
+from carot_lib.report.tables import (
+    COLUMNS,
+    TABLE1,
+    TABLE1_RUNS,
+    TABLE2_RUNS,
+    beside_paper,
+    intervals_markdown,
+    posthoc_markdown,
+    ranks,
+    styled,
+    table1,
+    table2,
+    to_latex,
+    to_markdown,
+)
+
+PAPER = Path(__file__).parents[2] / "data" / "paper"
+
+
+def long_metrics(seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
+    """Every number of both tables: 0.1 * column + 0.01 * run + 0.001 * seed."""
+    runs = dict.fromkeys((*TABLE1_RUNS, *TABLE2_RUNS.values()))
+    rows = [
+        (run, seed, *place[:3], 0.1 * c + 0.01 * r + 0.001 * seed)
+        for r, run in enumerate(runs)
+        for c, place in enumerate(COLUMNS.values())
+        for seed in seeds
+    ]
+    return pd.DataFrame(rows, columns=["run", "seed", "dataset", "calibration", "metric", "value"])
+
+
+def test_table1_takes_each_number_from_its_set_and_calibration():
+    table = table1(long_metrics())
+    assert list(table.columns) == ["run", *TABLE1]
+    assert list(table["run"]) == list(TABLE1_RUNS)
+    # ft is run 1; ood_ece_ts is column 5: 0.5 + 0.01
+    assert table.set_index("run").loc["ft", "ood_ece_ts"] == pytest.approx(0.51)
+
+
+def test_numbers_are_means_over_the_seeds():
+    # flyp is run 5, id_acc column 0: 0.05 + 0.001 * mean(0, 1, 5) = 0.05 + 0.002
+    table = table1(long_metrics(seeds=(0, 1, 5))).set_index("run")
+    assert table.loc["flyp", "id_acc"] == pytest.approx(0.052)
+
+
+def test_table2_names_rows_by_the_teachers_update():
+    table = table2(long_metrics())
+    assert list(table["ema_update"]) == ["every_step", "default", "double", "never"]
+    # the default row is the run `carot`, run 7, and ood_ece is column 3
+    assert table.set_index("ema_update").loc["default", "ood_ece"] == pytest.approx(0.37)
+
+
+def test_a_missing_run_is_named():
+    metrics = long_metrics()
+    with pytest.raises(ValueError, match=r"'run': 'flyp_ls', 'dataset': 'id_test'"):
+        table1(metrics[metrics["run"] != "flyp_ls"])
+
+
+def test_a_missing_set_is_named():
+    metrics = long_metrics()
+    with pytest.raises(ValueError, match="'dataset': 'ood'"):
+        table1(metrics[metrics["dataset"] != "ood"])
+
+
+def test_nan_is_refused_and_named():
+    metrics = long_metrics()
+    metrics.loc[(metrics["run"] == "carot") & (metrics["metric"] == "ece"), "value"] = np.nan
+    with pytest.raises(ValueError, match=r"'carot'.*'ece'"):
+        table1(metrics)
+
+
+def test_difference_is_ours_minus_papers():
+    ours = pd.DataFrame({"run": ["zs", "ft"], "id_acc": [0.7, 0.8], "temperature": [1.0, 2.0]})
+    paper = pd.DataFrame({"run": ["zs", "ft"], "id_acc": [0.6832, 0.8153]})
+    table = beside_paper(ours, paper)
+    assert list(table.columns) == ["run", "id_acc_paper", "id_acc_ours", "id_acc_difference"]
+    # 0.7 - 0.6832 = 0.0168; 0.8 - 0.8153 = -0.0153
+    assert table["id_acc_difference"].tolist() == [0.0168, -0.0153]
+
+
+def test_tables_with_other_rows_cannot_stand_beside_each_other():
+    ours = pd.DataFrame({"run": ["zs"], "id_acc": [0.7]})
+    paper = pd.DataFrame({"run": ["ft"], "id_acc": [0.7]})
+    with pytest.raises(ValueError, match="rows differ"):
+        beside_paper(ours, paper)
+
+
+def small() -> pd.DataFrame:
+    """ZS has the lowest ECE but does not compete; flyp and carot share the best accuracy."""
+    return pd.DataFrame(
+        {
+            "run": ["zs", "ft", "flyp", "carot"],
+            "id_acc": [0.6, 0.7, 0.8, 0.8],
+            "id_ece": [0.01, 0.09, 0.06, 0.04],
+        }
+    )
+
+
+def test_more_accuracy_and_less_ece_are_better_and_zs_does_not_compete():
+    table = ranks(small())
+    assert table["id_ece"].tolist() == [0, 0, 2, 1]
+
+
+def test_equals_share_the_best_rank_and_leave_no_second():
+    assert ranks(small())["id_acc"].tolist() == [0, 0, 1, 1]
+
+
+def test_temperature_has_no_best():
+    table = pd.DataFrame({"run": ["ft", "flyp"], "temperature": [1.0, 2.0]})
+    assert ranks(table)["temperature"].tolist() == [0, 0]
+
+
+def test_markdown_is_a_table_with_marks_arrows_and_four_digits():
+    lines = to_markdown(small(), RUN_NAMES).splitlines()
+    assert lines == [
+        "| Method | ID Acc. ↑ | ID ECE ↓ |",
+        "| :-- | --: | --: |",
+        "| ZS | 0.6000 | 0.0100 |",
+        "| FT | 0.7000 | 0.0900 |",
+        "| FLYP | **0.8000** | *0.0600* |",
+        "| CaRot | **0.8000** | **0.0400** |",
+    ]
+
+
+def test_latex_has_booktabs_rules_and_balanced_marks():
+    text = to_latex(small(), RUN_NAMES, "A caption.", "tab:small")
+    assert r"CaRot & \textbf{0.8000} & \textbf{0.0400} \\" in text
+    assert r"FLYP & \textbf{0.8000} & \underline{0.0600} \\" in text
+    assert r"\begin{tabular}{lrr}" in text
+    assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
+    assert text.count("{") == text.count("}")
+    assert r"\caption{A caption.}" in text
+    assert r"\label{tab:small}" in text
+
+
+def test_notebook_table_marks_best_and_second():
+    table = table2(long_metrics())
+    page = styled(table, UPDATE_NAMES).to_html()
+    assert "twice the default" in page
+    assert "ID ECE ↓" in page
+    assert "font-weight: bold" in page
+    assert "text-decoration: underline" in page
+
+
+def test_published_tables_hold_the_papers_numbers():
+    table = pd.read_csv(PAPER / "table1.csv", dtype=str).set_index("run")
+    assert list(table.index) == list(TABLE1_RUNS)
+    assert list(table.columns) == [column for column in TABLE1 if column != "temperature"]
+    # three rows typed from the page: first, the one with the outliers, last
+    assert " ".join(table.loc["zs"]) == "0.6832 0.5840 0.0571 0.0836 0.0561 0.0748"
+    assert " ".join(table.loc["wise_ft_ls"]) == "0.8068 0.6405 0.5231 0.3601 0.3382 0.2425"
+    assert " ".join(table.loc["carot"]) == "0.8319 0.6197 0.0395 0.1093 0.0380 0.0980"
+
+
+def test_the_default_row_of_table2_is_carots_row_of_table1():
+    first = pd.read_csv(PAPER / "table1.csv").set_index("run")
+    second = pd.read_csv(PAPER / "table2.csv").set_index("ema_update")
+    assert list(second.index) == list(TABLE2_RUNS)
+    assert second.loc["default"].tolist() == first.loc["carot", list(second.columns)].tolist()
+
+
+def test_one_seed_without_a_number_does_not_shrink_the_mean():
+    metrics = long_metrics(seeds=(0, 1))
+    bad = (metrics["run"] == "carot") & (metrics["seed"] == 1) & (metrics["metric"] == "accuracy")
+    metrics.loc[bad, "value"] = np.nan
+    with pytest.raises(ValueError, match=r"'carot'.*'accuracy'"):
+        table1(metrics)
+
+
+def test_a_run_with_fewer_seeds_than_the_others_is_refused():
+    metrics = long_metrics(seeds=(0, 1))
+    fewer = metrics[~((metrics["run"] == "carot") & (metrics["seed"] == 1))]
+    with pytest.raises(ValueError, match=r"no value of seeds \[1\] for .*'carot'"):
+        table1(fewer)
+
+
+def with_intervals(
+    runs: Sequence[str],
+    calibrations: Sequence[str],
+    p_value: float = 0.001,
+    seeds: tuple[int, ...] = (0,),
+) -> pd.DataFrame:
+    """ECE .05 from .04 to .06 with floor .01; calibration changes it by -.02 from -.03 to -.01."""
+    numbers = {
+        "ece": (0.05, 0.04, 0.06),
+        "ece_p_value": (p_value, np.nan, np.nan),
+        "ece_noise_floor": (0.01, np.nan, np.nan),
+        "ece_difference": (-0.02, -0.03, -0.01),
+    }
+    rows = [
+        (run, seed, dataset, calibration, metric, *value)
+        for run in runs
+        for seed in seeds
+        for dataset in ("id_test", "ood")
+        for calibration in calibrations
+        for metric, value in numbers.items()
+    ]
+    head = ["run", "seed", "dataset", "calibration", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=head)
+
+
+def both(**kwargs: object) -> pd.DataFrame:
+    return with_intervals(TABLE1_RUNS, ("none", "temperature"), **kwargs)
+
+
+def test_every_ece_of_table1_has_its_interval_and_its_floor():
+    lines = intervals_markdown(both(), RUN_NAMES, 0.95).splitlines()
+    assert lines[0] == (
+        "| Method | ID ECE ↓ | floor | OOD ECE ↓ | floor | ID ECE w/ TS ↓ | floor "
+        "| OOD ECE w/ TS ↓ | floor |"
+    )
+    assert lines[1] == "| :-- |" + " --: |" * 8
+    assert lines[2] == "| ZS |" + " 0.0500 [0.0400, 0.0600] | 0.0100 |" * 4
+    assert len(lines) == 2 + len(TABLE1_RUNS) + 2
+    assert "95 % bootstrap interval" in lines[-1]
+    assert "does not reject at 5 %" in lines[-1]
+
+
+@pytest.mark.parametrize(("p_value", "level", "marked"), [(0.04, 0.95, 0), (0.04, 0.99, 4)])
+def test_an_ece_that_the_test_does_not_reject_is_marked(p_value: float, level: float, marked: int):
+    lines = intervals_markdown(both(p_value=p_value), RUN_NAMES, level).splitlines()
+    assert lines[2].count("[0.0400, 0.0600] †") == marked
+
+
+def test_several_seeds_have_a_row_each_for_their_intervals_have_no_mean():
+    lines = intervals_markdown(both(seeds=(0, 4)), RUN_NAMES, 0.95).splitlines()
+    names = [line.split(" | ")[0] for line in lines[2:6]]
+    assert names == ["| ZS, seed 0", "| ZS, seed 4", "| FT, seed 0", "| FT, seed 4"]
+
+
+def test_an_interval_that_is_missing_is_named():
+    metrics = both()
+    gone = (metrics["run"] == "carot") & (metrics["metric"] == "ece_noise_floor")
+    with pytest.raises(ValueError, match=r"ece_noise_floor for \('carot', 0, 'id_test'"):
+        intervals_markdown(metrics[~gone], RUN_NAMES, 0.95)
+    with pytest.raises(ValueError, match=r"no value of ece for \('flyp', 0"):
+        intervals_markdown(metrics[metrics["run"] != "flyp"], RUN_NAMES, 0.95)
+
+
+def test_every_calibration_of_every_run_has_its_change():
+    table = with_intervals(["ft", "carot"], list(CALIBRATION_NAMES))
+    lines = posthoc_markdown(table, RUN_NAMES, CALIBRATION_NAMES, 0.95).splitlines()
+    assert lines[0] == (
+        "| Method | Calibration | ID ECE ↓ | floor | change | OOD ECE ↓ | floor | change |"
+    )
+    assert lines[1] == "| :-- | :-- |" + " --: |" * 6
+    assert lines[2] == "| FT | none |" + " 0.0500 [0.0400, 0.0600] | 0.0100 | – |" * 2
+    assert lines[3] == (
+        "| FT | temperature, by ECE |" + " 0.0500 [0.0400, 0.0600] | 0.0100 | -0.0200 |" * 2
+    )
+    assert [line.split(" | ")[0] for line in lines[2:16]] == ["| FT"] * 7 + ["| CaRot"] * 7
+    assert "oracle" in lines[8]
+    assert "best on each reported set itself" in lines[-1]
+
+
+def test_a_change_whose_interval_holds_zero_is_called_noise():
+    table = with_intervals(["ft"], list(CALIBRATION_NAMES))
+    noisy = (
+        (table["metric"] == "ece_difference")
+        & (table["dataset"] == "ood")
+        & (table["calibration"] == "vector")
+    )
+    table.loc[noisy, "high"] = 0.001
+    lines = posthoc_markdown(table, RUN_NAMES, CALIBRATION_NAMES, 0.95).splitlines()
+    row = next(line for line in lines if "vector scaling" in line)
+    assert row.endswith("| 0.0100 | -0.0200 | 0.0500 [0.0400, 0.0600] | 0.0100 | within noise |")
+    assert sum("within noise |" in line for line in lines) == 1
+
+
+def test_a_calibration_that_is_missing_is_named():
+    table = with_intervals(["ft"], ["none", "vector"])
+    with pytest.raises(ValueError, match=r"no value of ece for .*'isotonic'"):
+        posthoc_markdown(table, RUN_NAMES, {"none": "none", "isotonic": "isotonic"}, 0.95)

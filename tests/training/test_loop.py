@@ -1,0 +1,409 @@
+"""The training loop, its optimizer and its hardware."""
+
+import gc
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from carot_lib.data.datasets import LabelledSet
+from carot_lib.label_space import label_space_of
+from carot_lib.methods.base import Batch
+from carot_lib.methods.params import Run
+from carot_lib.models.clip_model import ImageClassifier
+from carot_lib.training import loop as loop_module
+from carot_lib.training.loop import (
+    HardwareParams,
+    TrainingParams,
+    build_optimizer,
+    fine_tune,
+    fit,
+)
+
+BATCH = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long(), torch.zeros(2).long())
+
+
+def params(epochs: int = 2, batch_size: int = 4, warmup_steps: int = 0) -> TrainingParams:
+    return TrainingParams(
+        epochs=epochs, batch_size=batch_size, weight_decay=0.1, warmup_steps=warmup_steps
+    )
+
+
+def hardware(**changes: object) -> HardwareParams:
+    numbers = {"accelerator": "cpu", "devices": 1, "nodes": 1, "precision": "32-true"}
+    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 100}
+    return HardwareParams.model_validate(numbers | changes)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    return hardware().launch()
+
+
+def test_steps_of_a_run():
+    # ceil(1,281,167 / 512) = 2,503 batches an epoch
+    assert params(10, 512).total_steps(1_281_167) == 25_030
+    assert params(2, 4).total_steps(8) == 4
+    assert params(2, 4).total_steps(9) == 6
+    assert params(3, 4).total_steps(1) == 3
+
+
+def test_one_group_holds_every_tensor(make_clip):
+    clip = make_clip()
+    optimizer = build_optimizer(clip, 0.01, 0.1)
+    (group,) = optimizer.param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in clip.parameters()}
+    assert any(p is clip.model.logit_scale for p in group["params"])
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.1)
+    assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
+
+
+def test_the_first_step_of_the_optimizer_by_hand():
+    model = nn.Linear(1, 1)
+    model.weight.data.fill_(2.0)
+    optimizer = build_optimizer(model, 0.01, 0.1)
+    model(torch.tensor([[3.0]])).sum().backward()
+    optimizer.step()
+    # decay first: 2 * (1 - .01 * .1); then one learning rate against the gradient's sign
+    assert model.weight.item() == pytest.approx(2 * 0.999 - 0.01)
+
+
+class Slope(nn.Module):
+    """A method with the gradient `slope` on each of its weights, in two loss terms."""
+
+    def __init__(self, slope: tuple[float, ...] = (1.0,), bad: dict[int, float] | None = None):
+        super().__init__()
+        self.model = nn.Module()
+        self.model.weight = nn.Parameter(torch.zeros(len(slope)))
+        self.slope, self.bad = torch.tensor(slope), bad or {}
+        self.calls = 0
+        self.after: list[tuple[int, list[float]]] = []
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        return {"label": batch.labels}
+
+    def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert self.model.training
+        self.calls += 1
+        loss = (self.slope * self.model.weight).sum()
+        spoilt = torch.tensor(self.bad.get(self.calls, 0.0))
+        return {"first": 0.25 * loss + 2, "second": 0.75 * loss + spoilt}
+
+    def after_step(self, step: int) -> None:
+        self.after.append((step, self.model.weight.tolist()))
+
+    def classifier(self) -> ImageClassifier:
+        raise NotImplementedError
+
+
+def run_fit(
+    method: Slope,
+    fabric: Fabric,
+    steps: int,
+    warmup: int = 0,
+    clip: float | None = None,
+    rate: float = 1.0,
+) -> list[dict[str, float]]:
+    records = []
+    method.model.eval()
+    optimizer = torch.optim.SGD(method.model.parameters(), lr=rate)
+    fit(method, [BATCH] * steps, steps, optimizer, warmup, clip, fabric, records.append)
+    return records
+
+
+def test_every_step_is_logged_in_order(fabric):
+    method = Slope()
+    records = run_fit(method, fabric, steps=45, warmup=2, rate=0.5)
+    assert [record["step"] for record in records] == list(range(1, 46))
+    assert all(list(r) == ["step", "learning_rate", "first", "second"] for r in records)
+    assert records[0] == {"step": 1, "learning_rate": 0.25, "first": 2.0, "second": 0.0}
+    # the weight is -.25 after one step of .25 against the slope 1
+    assert records[1]["learning_rate"] == 0.5
+    assert records[1]["first"] == pytest.approx(2 - 0.25 * 0.25)
+    assert records[1]["second"] == pytest.approx(-0.75 * 0.25)
+
+
+def test_a_step_follows_the_schedule_and_the_sum_of_the_terms(fabric):
+    method = Slope((2.0,))
+    run_fit(method, fabric, steps=6, warmup=2, rate=0.1)
+    rates = [0.05, 0.1] + [0.05 * (1 + math.cos(math.pi * k / 4)) for k in range(4)]
+    expected = (-2 * np.cumsum(rates)).tolist()
+    assert [step for step, _ in method.after] == [1, 2, 3, 4, 5, 6]
+    # what follows the model sees the weights after the step
+    assert [weights[0] for _, weights in method.after] == pytest.approx(expected)
+
+
+def test_every_group_keeps_its_own_peak(fabric):
+    method = Slope((1.0,))
+    method.model.other = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([{"params": [method.model.weight], "lr": 0.4}], lr=0.1)
+    optimizer.add_param_group({"params": [method.model.other], "lr": 0.8})
+    fit(method, [BATCH], 4, optimizer, 4, None, fabric, lambda record: None)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("clip", "moved"),
+    [(None, (3.0, 4.0)), (1.0, (0.6, 0.8)), (5.5, (3.0, 4.0)), (2.5, (1.5, 2.0))],
+)
+def test_the_norm_of_all_gradients_is_bounded(fabric, clip, moved):
+    method = Slope((3.0, 4.0))  # norm 5
+    run_fit(method, fabric, steps=1, clip=clip)
+    assert method.model.weight.tolist() == pytest.approx([-m for m in moved], rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run(fabric, value):
+    records = []
+    method = Slope(bad={3: value})
+    optimizer = torch.optim.SGD(method.model.parameters(), lr=0.125)
+    with pytest.raises(FloatingPointError) as error:
+        fit(method, [BATCH] * 5, 5, optimizer, 5, None, fabric, records.append)
+    message = str(error.value)
+    assert "not finite at step 3 (learning rate 0.075)" in message
+    assert "first = 1.98125" in message  # 2 - .25 * (.025 + .05)
+    assert f"second = {value}" in message
+    assert [record["step"] for record in records] == [1, 2]
+
+
+def test_a_long_run_stops_at_the_next_reading(fabric):
+    method = Slope(bad={7: math.nan})
+    with pytest.raises(FloatingPointError, match="at step 7 "):
+        run_fit(method, fabric, steps=100)
+    assert method.calls == loop_module.READ_EVERY
+
+
+def test_hardware_on_the_cpu():
+    fabric = hardware().launch()
+    assert fabric.device == torch.device("cpu")
+    assert fabric.world_size == 1
+    matrix = torch.ones(2, 2)
+    with fabric.autocast():
+        assert (matrix @ matrix).dtype == torch.float32
+    with hardware(precision="bf16-mixed").launch().autocast():
+        assert (matrix @ matrix).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "bad", [{"accelerator": "abacus"}, {"devices": 0}, {"precision": "8"}, {"workers": -1}]
+)
+def test_unknown_hardware_is_refused(bad):
+    with pytest.raises(ValidationError):
+        hardware(**bad)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epochs": 0}, {"batch_size": 0}, {"weight_decay": -0.1}, {"warmup_steps": -1}]
+)
+def test_impossible_training_is_refused(bad):
+    numbers = {"epochs": 1, "batch_size": 1, "weight_decay": 0.0, "warmup_steps": 0}
+    TrainingParams.model_validate(numbers)
+    with pytest.raises(ValidationError):
+        TrainingParams.model_validate(numbers | bad)
+
+
+@pytest.fixture(scope="module")
+def train_set() -> LabelledSet:
+    return LabelledSet(
+        name="train",
+        labels=rng().integers(0, 3, size=10),
+        images=rng().integers(0, 256, size=(10, 32, 32, 3), dtype=np.uint8),
+        paths=None,
+        label_space=label_space_of(None, 3),
+        class_names=["cat", "steam locomotive", "tea pot"],
+        fingerprint="0" * 16,
+    )
+
+
+def entry(kind: str, sampling: str = "pairs") -> dict:
+    shared = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": sampling}
+    if kind == "fine_tune":
+        return {"kind": kind, **shared, "label_smoothing": 0.1}
+    shared["max_logit_scale"] = None
+    if kind == "flyp":
+        return {"kind": kind, **shared, "label_smoothing": 0.1}
+    teacher = {"momentum_start": 0.05, "momentum_end": 0.9, "update_at_step_0": False}
+    teacher |= {"warmup_fraction": 0.5, "update_every": 2}
+    weight = {"distillation_weight": 0.75, "kd_reduction": "paper"}
+    return {"kind": kind, **shared, **weight, "teacher": teacher}
+
+
+@pytest.fixture
+def trained(make_clip, class_prompts, train_set) -> Callable[..., ImageClassifier]:
+    """A run of 6 steps from the same pre-trained model; its log goes to `records`."""
+
+    def train(
+        run: dict, seed: int = 0, records: list | None = None, epochs: int = 2, **changes: object
+    ) -> ImageClassifier:
+        log = [] if records is None else records
+        return fine_tune(
+            Run.model_validate(run).root,
+            params(epochs, 4, warmup_steps=1),
+            hardware(**changes),
+            make_clip(),
+            class_prompts,
+            train_set,
+            seed,
+            log.append,
+            "a run",
+        )
+
+    return train
+
+
+@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
+def test_the_seed_gives_the_weights_bit_for_bit(trained, kind):
+    first, again, other = (trained(entry(kind), seed).state_dict() for seed in (5, 5, 6))
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
+def test_the_state_of_the_world_does_not_matter(trained, kind):
+    first = trained(entry(kind)).state_dict()
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        again = trained(entry(kind)).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms"),
+    [
+        ("fine_tune", ["cross_entropy"]),
+        ("flyp", ["contrastive"]),
+        ("carot", ["contrastive", "distillation"]),
+    ],
+)
+def test_a_run_ends_in_a_trained_classifier_at_rest(
+    trained, make_clip, class_prompts, capsys, kind, terms
+):
+    records = []
+    classifier = trained(entry(kind), records=records)
+    assert not any(module.training for module in classifier.modules())
+    assert all(value.device.type == "cpu" for value in classifier.state_dict().values())
+    assert classifier.head.weight.shape == (3, 16)
+    start = make_clip().zero_shot_classifier(class_prompts)
+    assert not torch.equal(classifier.head.weight, start.head.weight)
+    kernels = [c.visual.trunk.conv1[0].weight for c in (classifier, start)]
+    assert not torch.equal(*kernels)
+    assert classifier.visual.trunk.bn1.num_batches_tracked.item() == 6
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert all(list(record)[2:] == terms for record in records)
+    assert records[0]["learning_rate"] == 0.01
+    assert "training a run: 6/6 steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sampling", "sizes"), [("epochs", [4, 4, 2] * 2), ("pairs", [4] * 6)])
+def test_a_run_samples_as_its_entry_says(trained, monkeypatch, sampling, sizes):
+    seen = []
+    real = loop_module.batches
+
+    def spy(*arguments):
+        for batch in real(*arguments):
+            seen.append(len(batch.labels))
+            yield batch
+
+    monkeypatch.setattr(loop_module, "batches", spy)
+    trained(entry("flyp", sampling))
+    assert seen == sizes
+
+
+def test_cuda_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="2 CUDA devices are asked for"):
+        hardware(accelerator="cuda", devices=2).launch()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_too_little_memory_is_said_with_the_numbers_to_change(trained, monkeypatch, error):
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop_module, "encode_whole", fail)
+    with pytest.raises(MemoryError) as caught:
+        trained(entry("flyp"))
+    assert str(caught.value) == (
+        "out of memory at batch_size 4 on 1 device(s) with accumulation 1: set "
+        "hardware.accumulation to 2, which gives the same result"
+    )
+
+
+def test_another_error_stays_what_it_is(trained, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(loop_module, "encode_whole", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        trained(entry("flyp"))
+
+
+def test_pieces_of_a_model_with_batch_norm_are_refused(trained):
+    with pytest.raises(ValueError, match="BatchNorm"):
+        trained(entry("flyp"), accumulation=2)
+
+
+def test_gradients_of_half_precision_are_unscaled_before_they_are_clipped():
+    # on a CPU, where Fabric itself would take bf16 instead
+    fabric = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu"))
+    method = Slope((3.0, 4.0))  # norm 5, in the loss's own scale 2 ** 16 times that
+    optimizer = torch.optim.SGD(method.model.parameters(), lr=1.0)
+    fit(method, [BATCH], 1, optimizer, 0, 2.5, fabric, lambda record: None)
+    assert fabric.strategy.precision.scaler.get_scale() == 2.0**16
+    assert method.model.weight.tolist() == pytest.approx([-1.5, -2.0], rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", [None, 2.5])
+def test_the_optimizer_of_half_precision_takes_clipped_gradients(clip):
+    half = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu"))
+    weights = []
+    for fabric in (hardware().launch(), half):
+        method = Slope((3.0, 4.0))
+        optimizer = build_optimizer(method.model, 0.1, 0.1, fused=False)
+        fit(method, [BATCH] * 3, 3, optimizer, 0, clip, fabric, lambda record: None)
+        weights.append(method.model.weight.tolist())
+    assert weights[0] == pytest.approx(weights[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
+def test_lower_precision_trains_nearly_the_same(trained, kind):
+    run = entry(kind) | {"clip_gradient_norm": 1.0}
+    records, exact = [], []
+    trained(run, records=records, precision="bf16-mixed")
+    trained(run, records=exact)
+    assert len(records) == 6
+    for term in list(exact[0])[2:]:
+        # of the same weights; in 16 bits a feature has two or three digits
+        assert records[0][term] == pytest.approx(exact[0][term], abs=0.1)
+
+
+def test_nothing_piles_up_over_the_steps(trained):
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    counts = []
+
+    class Counting(list):
+        def append(self, record: dict) -> None:
+            if record["step"] in (20, 60):  # a reading: no loss waits to be read
+                counts.append(tensors())
+
+    trained(entry("carot", "epochs"), records=Counting(), epochs=20)
+    assert counts[0] == pytest.approx(counts[1], abs=3)

@@ -1,0 +1,309 @@
+"""Pre-training: what the web shows and says, the training, and the logit scale at its end."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Generator, Tensor, nn
+
+from carot_lib.data.miniature import PictogramParams
+from carot_lib.data.prompts import clip_templates, medium_of
+from carot_lib.data.world import Pictogram
+from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.training.pretraining import (
+    PretrainingParams,
+    SmallClipParams,
+    Web,
+    pretrain,
+    set_logit_scale,
+)
+from carot_lib.training.schedule import learning_rate_factor
+
+ROOT = Path(__file__).parents[2]
+TREE = yaml.safe_load((ROOT / "params.yaml").read_text())["miniature"]
+PICTOGRAMS = [
+    Pictogram("♛", "queen", True, ""),
+    Pictogram("☂", "umbrella", True, ""),
+    Pictogram("⚓", "anchor", True, ""),
+    Pictogram("6", "digit six", True, ""),
+    Pictogram("☃", "snowman", False, ""),
+]
+DATA = PictogramParams.model_validate(TREE["data"] | {"image_size": 32})
+TINY = {"text_width": 16, "text_heads": 2, "text_layers": 1, "embed_dim": 16}
+
+
+def params(**changes: object) -> PretrainingParams:
+    small = {"steps": 2, "batch_size": 20, "warmup_steps": 1, "scale_images": 20}
+    small["model"] = TREE["pretrained"]["model"] | TINY
+    return PretrainingParams.model_validate(TREE["pretrained"] | small | changes)
+
+
+def web(**changes: object) -> Web:
+    return Web(params(**changes), DATA, PICTOGRAMS)
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def named(one: Web, captions: Tensor) -> tuple[list[int], list[int]]:
+    """Which pictogram and which template each caption is of, by its tokens."""
+    same = (one.prompts[None] == captions[:, None, None]).all(dim=3)
+    places = [row.nonzero()[0].tolist() for row in same]
+    return [place[0] for place in places], [place[1] for place in places]
+
+
+def test_a_batch_has_pictures_concepts_and_captions():
+    one = web()
+    images, concepts, captions = one.draw(20, seeded())
+    assert images.shape == (20, 3, 32, 32)
+    assert concepts.shape == (20,)
+    assert captions.shape == (20, one.prompts.shape[2])
+    assert len(images.flatten(1).unique(dim=0)) == 20
+
+
+def test_a_caption_names_its_picture():
+    one = web(wrong_captions=0.0)
+    _, concepts, captions = one.draw(60, seeded())
+    assert named(one, captions)[0] == concepts.tolist()
+    assert len(concepts.unique()) == len(PICTOGRAMS)  # also what is met in captions only
+
+
+def test_wrong_captions_name_another_pictogram():
+    one = web(wrong_captions=1.0)
+    _, concepts, captions = one.draw(400, seeded())
+    right = [a == b for a, b in zip(named(one, captions)[0], concepts.tolist(), strict=True)]
+    # any of five pictograms at random, its own now and then: .2 +- .02
+    assert 0.1 < sum(right) / 400 < 0.3
+
+
+def test_the_share_of_wrong_captions():
+    one = web(wrong_captions=0.25)
+    _, concepts, captions = one.draw(800, seeded())
+    wrong = [a != b for a, b in zip(named(one, captions)[0], concepts.tolist(), strict=True)]
+    # a quarter, of which one in five is right by chance: .2 +- .014
+    assert 0.15 < sum(wrong) / 800 < 0.25
+
+
+@pytest.mark.parametrize(
+    ("recipe", "medium"), [("photo", "photo"), ("rendition", "poster"), ("sketch", "pencil")]
+)
+def test_a_caption_speaks_of_the_medium_of_its_picture(recipe: str, medium: str):
+    one = web(mix={recipe: 1.0})
+    images, _, captions = one.draw(60, seeded())
+    templates = [clip_templates()[template] for template in named(one, captions)[1]]
+    assert {medium_of(template) for template in templates} == {medium}
+    assert len(set(templates)) > 5
+    mean, std = (torch.tensor(x)[:, None, None] for x in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    channels = images * std + mean
+    is_grey = (channels.amax(dim=1) - channels.amin(dim=1)).mean() < 0.05  # but for the noise
+    assert is_grey == (medium == "pencil")
+
+
+def test_the_shares_of_the_mix_by_hand():
+    shares = {"photo": 0.2, "v2": 0.05, "rendition": 0.3, "sketch": 0.2, "scene": 0.25}
+    # 256 pictures: 51.2, 12.8, 76.8, 51.2 and 64
+    assert web(mix=shares)._counts(256) == {
+        "photo": 51,
+        "v2": 13,
+        "rendition": 77,
+        "sketch": 51,
+        "scene": 64,
+    }
+    # shares need not sum to 1: a quarter and three quarters of 10, 2.5 rounded to even
+    assert web(mix={"photo": 0.1, "sketch": 0.3})._counts(10) == {"photo": 2, "sketch": 8}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(list(DATA.recipes)), st.floats(0.01, 1), min_size=1),
+    st.integers(1, 300),
+)
+def test_a_batch_is_as_large_as_asked_for_whatever_the_mix(mix: dict[str, float], n: int):
+    class Mixed:
+        params = None
+
+    mixed = Mixed()
+    mixed.params = params(mix=mix)
+    counts = Web._counts(mixed, n)
+    assert sum(counts.values()) == n
+    assert list(counts) == list(mix)
+    total = sum(mix.values())
+    for name in list(mix)[:-1]:
+        assert abs(counts[name] - n * mix[name] / total) <= 0.5
+
+
+def test_a_recipe_of_the_mix_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"pretrained\.mix: no recipes named \['oil', 'phto'\]"):
+        web(mix={"photo": 0.5, "phto": 0.4, "oil": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "mix"),
+    [
+        (10, {"v2": 0.05, "photo": 0.95}),  # half a picture, rounded to none
+        # .6 of a picture each, rounded to one: the last recipe would have to give one back
+        (3, dict.fromkeys(["photo", "v2", "rendition", "sketch", "scene"], 0.2)),
+    ],
+)
+def test_a_batch_too_small_for_its_mix_is_refused(batch_size: int, mix: dict[str, float]):
+    with pytest.raises(ValueError, match=rf"pretrained\.batch_size: {batch_size} pictures are too"):
+        web(batch_size=batch_size, mix=mix)
+
+
+def test_a_name_too_long_for_the_model_is_refused():
+    short = params(model=TREE["pretrained"]["model"] | TINY | {"context_length": 6})
+    with pytest.raises(ValueError, match="tokens, the model takes 6"):
+        Web(short, DATA, PICTOGRAMS)
+
+
+def test_the_web_is_the_generators():
+    one = web()
+    first, again, other = (one.draw(20, seeded(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def state(clip: torch.nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in clip.state_dict().items()}
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_pretraining_is_the_seeds_and_leaves_the_chances_of_others_alone():
+    before = torch.random.get_rng_state()
+    first = state(pretrain(params(), DATA, PICTOGRAMS, lambda record: None))
+    assert torch.equal(before, torch.random.get_rng_state())
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        again = state(pretrain(params(), DATA, PICTOGRAMS, lambda record: None))
+    assert equal(first, again)
+    assert not equal(first, state(pretrain(params(seed=1), DATA, PICTOGRAMS, lambda r: None)))
+
+
+def test_every_step_is_logged_with_its_rate(capsys: pytest.CaptureFixture[str]):
+    records = []
+    clip = pretrain(params(steps=5), DATA, PICTOGRAMS, records.append)
+    assert all(
+        list(record) == ["step", "learning_rate", "contrastive", "logit_scale"]
+        for record in records
+    )
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
+    rates = [3.0e-3 * learning_rate_factor(step, 1, 5) for step in range(5)]
+    assert [record["learning_rate"] for record in records] == pytest.approx(rates)
+    # as in CLIP: 1 / .07, and a step of AdamW moves its logarithm by one rate at most
+    assert records[0]["logit_scale"] == pytest.approx(14.3, rel=2 * rates[0])
+    assert not any(module.training for module in clip.modules())
+    assert "pre-training: 5/5 steps" in capsys.readouterr().err
+
+
+def test_the_first_loss_is_that_of_knowing_nothing():
+    # scale so small that all similarities are equal: log(batch) nats
+    records = []
+    model = TREE["pretrained"]["model"] | TINY | {"initial_logit_scale": 1.0e-6}
+    pretrain(params(model=model, steps=1), DATA, PICTOGRAMS, records.append)
+    assert records[0]["contrastive"] == pytest.approx(math.log(20), abs=1e-4)
+
+
+def test_pretraining_learns():
+    records = []
+    pretrain(params(steps=16), DATA, PICTOGRAMS, records.append)
+    losses = [record["contrastive"] for record in records]
+    assert sum(losses[-4:]) / 4 < sum(losses[:4]) / 4 - 0.2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_when():
+    records = []
+    with pytest.raises(FloatingPointError, match="pre-training: the loss is nan at step 2"):
+        pretrain(params(learning_rate=1.0e38, warmup_steps=0), DATA, PICTOGRAMS, records.append)
+    assert [record["step"] for record in records] == [1]
+
+
+def test_the_logit_scale_is_the_likeliest_and_nothing_else_moves():
+    one = web(wrong_captions=0.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        clip = build_clip(one.params.model.config(32)).eval()
+    before = state(clip)
+    set_logit_scale(clip, one, 35, seeded(5))
+    changed = {key for key, value in state(clip).items() if not torch.equal(value, before[key])}
+    assert changed == {"model.logit_scale"}
+    # the same pictures anew: two batches hold the 35
+    generator = seeded(5)
+    drawn = [one.draw(20, generator) for _ in range(2)]
+    with torch.no_grad():
+        images, concepts = torch.cat([d[0] for d in drawn]), torch.cat([d[1] for d in drawn])
+        texts = torch.stack(
+            [F.normalize(clip.encode_texts(p).mean(dim=0), dim=0) for p in one.prompts]
+        )
+        cosines = clip.encode_images(images) @ texts.T
+    # what the picture shows is judged, whatever its caption says
+    grid = [5 * (200 / 5) ** (k / 399) for k in range(400)]
+    losses = [F.cross_entropy(scale * cosines, concepts).item() for scale in grid]
+    best = min(range(400), key=losses.__getitem__)
+    assert clip.logit_scale.item() == pytest.approx(grid[best], rel=0.02)
+
+
+def test_a_model_that_knows_is_set_to_be_sure_and_one_that_does_not_to_be_unsure():
+    class Knowing(Clip):
+        """Looks up in `answers` what a picture shows; its features are axes."""
+
+        def __init__(self, answers: list[int]):
+            nn.Module.__init__(self)
+            self.answers, self.seen = torch.tensor(answers), 0
+            self.model = nn.Module()
+            self.model.logit_scale = nn.Parameter(torch.tensor(math.log(7.0)))
+
+        def head_weights(self, class_prompts: Tensor) -> Tensor:
+            return self.logit_scale * torch.eye(len(class_prompts))
+
+        def encode_images(self, images: Tensor) -> Tensor:
+            part = self.answers[self.seen : self.seen + len(images)]
+            self.seen += len(images)
+            return torch.eye(len(PICTOGRAMS))[part]
+
+    one = web()
+    generator = seeded()
+    truth = torch.cat([one.draw(20, generator)[1] for _ in range(2)])
+    sure, unsure = Knowing(truth.tolist()), Knowing(((truth + 1) % 5).tolist())
+    for clip in (sure, unsure):
+        set_logit_scale(clip, one, 40, seeded())
+    assert sure.logit_scale.item() > 15  # 4 * exp(-15) is no loss in single precision
+    assert unsure.logit_scale.item() == pytest.approx(5)  # the least on offer
+
+
+def test_the_config_builds_the_model_it_states():
+    small = SmallClipParams.model_validate(TREE["pretrained"]["model"])
+    clip = build_clip(small.config(image_size=32))
+    assert clip.context_length == 32
+    assert clip.encode_images(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
+    assert clip.model.token_embedding.num_embeddings == 49408
+    assert len(clip.model.transformer.resblocks) == 2
+    visual = sum(weight.numel() for weight in clip.model.visual.parameters())
+    assert 0.3e6 < visual < 0.6e6  # params.yaml: 0.4 million
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"wrong_captions": 1.5},
+        {"mix": {"photo": 0.0}},
+        {"betas": [0.9, 1.5]},
+        {"warmup_steps": -1},
+        {"epochs": 3},
+    ],
+)
+def test_numbers_out_of_range_are_refused(bad: dict):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        params(**bad)
