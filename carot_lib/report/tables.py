@@ -148,22 +148,30 @@ def posthoc_markdown(
 
 
 def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label: str) -> str:
-    """A LaTeX table in booktabs style: best value of each column in bold, second underlined."""
+    """A LaTeX table in booktabs style: best value of each column in bold, second underlined.
+
+    Columns of one quantity stand under one head, so that Table 1 fits the width of a page.
+    """
     marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     body = [[_mark(cell, marks) for cell in row] for row in _cells(table, names)]
+    heads, rules, low = [""], [], [_title(table.columns[0])]
     arrows = (r"($\uparrow$)", r"($\downarrow$)")
-    head = [
-        _title(table.columns[0]),
-        *(COLUMNS[c][3] + _arrow(c, arrows) for c in table.columns[1:]),
-    ]
+    quantities = [_quantity(column, arrows) for column in table.columns[1:]]
+    for quantity, group in itertools.groupby(quantities, key=lambda pair: pair[0]):
+        sets = [dataset for _, dataset in group]
+        start, low = len(low) + 1, low + sets
+        heads.append(rf"\multicolumn{{{len(sets)}}}{{c}}{{{quantity}}}" if quantity else "")
+        rules += [rf"\cmidrule(lr){{{start}-{len(low)}}}"] if quantity else []
     lines = [
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{caption}}}",
         rf"  \label{{{label}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(low) - 1)}}}",
         r"    \toprule",
-        f"    {' & '.join(head)} \\\\",
+        f"    {' & '.join(heads)} \\\\",
+        f"    {' '.join(rules)}",
+        f"    {' & '.join(low)} \\\\",
         r"    \midrule",
         *(f"    {' & '.join(row)} \\\\" for row in body),
         r"    \bottomrule",
@@ -175,20 +183,16 @@ def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label:
 
 def styled(table: pd.DataFrame, names: Mapping[str, str]) -> Styler:
     """A table for a notebook's page: best value of each column bold, second underlined."""
-    shown = table.copy()
-    key = shown.columns[0]
-    shown[key] = [names.get(name, name) for name in shown[key]]
-    rank = ranks(table).drop(columns=key).to_numpy()
-    shown = shown.set_index(key)
-    css = {0: "", 1: "font-weight: bold", 2: "text-decoration: underline"}
-    formats = {column: _format(column) for column in shown.columns}
-    titles = [COLUMNS[column][3] + _arrow(column, "↑↓") for column in shown.columns]
-    marks = pd.DataFrame([[css[r] for r in row] for row in rank], shown.index, shown.columns)
-    return (
-        shown.style.format(formats)
-        .apply(lambda frame: marks, axis=None)
-        .relabel_index(titles, axis="columns")
-    )
+    marks = {0: "{}", 1: "<strong>{}</strong>", 2: "<u>{}</u>"}
+    body = [[_mark(cell, marks) for cell in row] for row in _cells(table, names)]
+    head = [
+        _title(table.columns[0]),
+        *(
+            COLUMNS[c][3] + _arrow(c, "↑↓").replace(" ", "\N{NO-BREAK SPACE}")
+            for c in table.columns[1:]
+        ),
+    ]
+    return pd.DataFrame(body, columns=head).style.hide(axis="index")
 
 
 def _table(
@@ -290,6 +294,12 @@ def _format(column: str) -> str:
 def _arrow(column: str, arrows: Sequence[str]) -> str:
     better = COLUMNS[column][-1]
     return "" if better == 0 else f" {arrows[0]}" if better > 0 else f" {arrows[1]}"
+
+
+def _quantity(column: str, arrows: Sequence[str]) -> tuple[str, str]:
+    """What a column holds and of which sets: `ECE w/ TS` and `OOD`; no quantity for `T`."""
+    dataset, _, quantity = COLUMNS[column][3].partition(" ")
+    return quantity + _arrow(column, arrows), dataset
 
 
 def _title(key: str) -> str:

@@ -1,5 +1,6 @@
 """Tables 1 and 2 from hand-made metrics."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -137,19 +138,43 @@ def test_latex_has_booktabs_rules_and_balanced_marks():
     assert r"CaRot & \textbf{0.8000} & \textbf{0.0400} \\" in text
     assert r"FLYP & \textbf{0.8000} & \underline{0.0600} \\" in text
     assert r"\begin{tabular}{lrr}" in text
+    assert r"Method & ID & ID \\" in text
     assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
     assert text.count("{") == text.count("}")
     assert r"\caption{A caption.}" in text
     assert r"\label{tab:small}" in text
 
 
-def test_notebook_table_marks_best_and_second():
-    table = table2(long_metrics())
-    page = styled(table, UPDATE_NAMES).to_html()
+def test_latex_heads_stand_over_the_columns_of_one_quantity():
+    lines = to_latex(table1(long_metrics()), RUN_NAMES, "A caption.", "tab:1").splitlines()
+    heads, rules, low = (line.strip() for line in lines[6:9])
+    assert heads == (
+        r"& \multicolumn{2}{c}{Acc. ($\uparrow$)} & \multicolumn{2}{c}{ECE ($\downarrow$)}"
+        r" & \multicolumn{2}{c}{ECE w/ TS ($\downarrow$)} &  \\"
+    )
+    assert rules == r"\cmidrule(lr){2-3} \cmidrule(lr){4-5} \cmidrule(lr){6-7}"
+    assert low == r"Method & ID & OOD & ID & OOD & ID & OOD & T \\"
+    # every row has a cell for each of the eight columns, the head row spans them
+    assert {line.count(" & ") for line in lines[10:18]} == {7}
+
+
+def test_notebook_table_marks_best_and_second_where_they_are():
+    page = styled(small(), RUN_NAMES).to_html()
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in page.split("</tr>")]
+    assert rows[1:5] == [
+        ["ZS", "0.6000", "0.0100"],
+        ["FT", "0.7000", "0.0900"],
+        ["FLYP", "<strong>0.8000</strong>", "<u>0.0600</u>"],
+        ["CaRot", "<strong>0.8000</strong>", "<strong>0.0400</strong>"],
+    ]
+    # an arrow stays with its word
+    assert re.findall(r"<th[^>]*>(.*?)</th>", page) == ["Method", "ID Acc.\xa0↑", "ID ECE\xa0↓"]
+
+
+def test_notebook_table_names_the_teachers_updates():
+    page = styled(table2(long_metrics()), UPDATE_NAMES).to_html()
     assert "twice the default" in page
-    assert "ID ECE ↓" in page
-    assert "font-weight: bold" in page
-    assert "text-decoration: underline" in page
+    assert "EMA update" in page
 
 
 def test_published_tables_hold_the_papers_numbers():
