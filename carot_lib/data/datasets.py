@@ -9,7 +9,7 @@ profile ends in this form; the code behind it does not know which one it reads.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -83,6 +83,21 @@ class LabelledSet:
         if preprocessing is None:
             raise ValueError(f"set {self.name} holds no images but paths: give the preprocessing")
         return FileImages(self.image_folder, self.paths, preprocessing, self.border, training)
+
+    def thumbnails(
+        self, positions: Iterable[int], side: int = 128
+    ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+        """Pictures to look at: those in memory as they are, files cut to squares.
+
+        Args:
+            positions: which.
+            side: of the squares, in pixels; a smaller file is cut, but not enlarged.
+        """
+        if self.images is not None:
+            return [self.images[i] for i in positions]
+        files = (read_picture(self.image_folder / self.paths[i], self.border) for i in positions)
+        squares = (ImageOps.fit(file, (min(side, *file.size),) * 2) for file in files)
+        return [np.asarray(square) for square in squares]
 
     def read_images(
         self, preprocessing: PreprocessCfg, batch_size: int

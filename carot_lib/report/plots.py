@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,14 +16,15 @@ from carot_lib.report.styles import GREY, INK, RUN_NAMES, colour_of, marker_of
 
 
 def contact_sheet(
-    images: Mapping[str, UInt8[np.ndarray, "columns height width 3"]],
+    images: Mapping[str, Collection[UInt8[np.ndarray, "_ _ 3"] | None]],
     captions: Mapping[str, str],
     column_titles: Sequence[str] = (),
 ) -> Figure:
     """Rows of pictures, each row with a name and a line of caption on its left.
 
     Args:
-        images: by the name of the row; every row has the same number of pictures.
+        images: by the name of the row; every row has the same number of pictures. None leaves a
+            place empty.
         captions: a line for each row.
         column_titles: one for each column, or none.
 
@@ -44,7 +45,8 @@ def contact_sheet(
     figure.get_layout_engine().set(w_pad=0.012, h_pad=0.02, wspace=0, hspace=0)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for ax, picture in zip(row, pictures, strict=True):
-            ax.imshow(picture, interpolation="nearest")
+            if picture is not None:
+                ax.imshow(picture, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}

@@ -12,7 +12,7 @@ from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import EvaluationParams, RowParams, load_evaluation, load_rows
 from carot_lib.layout import Layout, find_root
-from carot_lib.report.styles import DATASET_NAMES, RUN_NAMES, save_figure
+from carot_lib.report.styles import RUN_NAMES, dataset_names, save_figure
 
 INTERVAL = ["value", "low", "high"]
 
@@ -37,6 +37,11 @@ class Report:
     def seed(self) -> int:
         """The first seed: the one whose predictions are drawn."""
         return self.rows.seeds[0]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Names of the sets, and of `ood`, their mean."""
+        return dataset_names(self.evaluation.ood, self.evaluation.extra)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of results/<profile>, for example `table1`."""
@@ -80,11 +85,11 @@ class Report:
     ) -> tuple[dict[str, dict[str, BinStats]], dict[str, dict[str, tuple[float, float]]]]:
         """What `reliability_grid` draws: statistics and intervals by the names of the paper."""
         stats = {
-            DATASET_NAMES[d]: {RUN_NAMES[r]: self.stats(r, d, calibration) for r in runs}
+            self.names[d]: {RUN_NAMES[r]: self.stats(r, d, calibration) for r in runs}
             for d in datasets
         }
         intervals = {
-            DATASET_NAMES[d]: {RUN_NAMES[r]: self.interval(r, d, calibration) for r in runs}
+            self.names[d]: {RUN_NAMES[r]: self.interval(r, d, calibration) for r in runs}
             for d in datasets
         }
         return stats, intervals
@@ -105,7 +110,7 @@ class Report:
         part = self.select(metric, calibration, self.seed)
         wanted = pd.MultiIndex.from_product([runs, datasets], names=["run", "dataset"])
         table = part.loc[wanted].reset_index()
-        return table.assign(dataset=table["dataset"].map(DATASET_NAMES))
+        return table.assign(dataset=table["dataset"].map(self.names))
 
     def save(self, figure: Figure, name: str) -> None:
         """Write a figure to results/<profile>/figures as PNG and PDF."""

@@ -29,7 +29,7 @@ UPDATE_NAMES = {
     "double": "twice the default",
     "never": "never",
 }
-DATASET_NAMES = {
+_DATASET_NAMES = {
     "train": "Training",
     "id_val": "ID validation",
     "id_test": "ID test",
@@ -39,8 +39,8 @@ DATASET_NAMES = {
     "sketch": "Sketch",
     "objectnet": "ObjectNet",
     "handwritten": "Handwritten (real)",
-    "ood": "OOD, mean of five",
 }
+_COUNTS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 CALIBRATION_NAMES = {
     "none": "none",
     "temperature": "temperature, by ECE",
@@ -113,6 +113,23 @@ def colour_of(run: str) -> str:
 def marker_of(run: str) -> str:
     """Marker of a run in every figure."""
     return _MARKERS[run.removesuffix("_ls")]
+
+
+def dataset_names(ood: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
+    """Names of the sets of a profile, and of `ood`, the mean over the shifted ones.
+
+    A set that is none of the paper's bears the name of its folder.
+
+    Args:
+        ood: the shifted sets.
+        extra: sets reported by themselves.
+    """
+    names = dict(_DATASET_NAMES)
+    for key in (*ood, *extra):
+        written = key[:1].upper() + key[1:].replace("_", " ")
+        names.setdefault(key, f"{written} ({key})" if written in names.values() else written)
+    count = dict(enumerate(_COUNTS, start=2)).get(len(ood), len(ood))
+    return names | {"ood": f"OOD, mean of {count}" if len(ood) > 1 else "OOD"}
 
 
 def use_style() -> None:

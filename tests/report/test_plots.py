@@ -254,6 +254,12 @@ def test_contact_sheet_shows_every_picture_without_smoothing():
     assert [text for ax in figure.axes for text in words(ax)] == ["A", "hard", "R", "drawn"]
 
 
+def test_contact_sheet_leaves_a_place_empty():
+    picture = np.zeros((4, 4, 3), dtype=np.uint8)
+    figure = contact_sheet({"A": [picture, None]}, {"A": ""})
+    assert [len(ax.images) for ax in figure.axes] == [1, 0]
+
+
 def test_contact_sheet_refuses_rows_of_different_lengths():
     pictures = np.zeros((2, 4, 4, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match=r"\[1, 2\]"):

@@ -8,10 +8,10 @@ import pytest
 
 from carot_lib.report.styles import (
     CALIBRATION_NAMES,
-    DATASET_NAMES,
     RUN_NAMES,
     UPDATE_NAMES,
     colour_of,
+    dataset_names,
     marker_of,
     save_figure,
     style,
@@ -49,11 +49,40 @@ def test_an_unknown_run_has_no_colour():
         colour_of("lp_ft")
 
 
-def test_every_set_and_every_row_of_table2_has_a_name():
+PAPERS = ["v2", "r", "a", "sketch", "objectnet"]
+
+
+def test_every_row_of_table2_has_a_name():
     assert list(UPDATE_NAMES) == list(TABLE2_RUNS)
-    sets = {"id_val", "id_test", "v2", "r", "a", "sketch", "objectnet", "handwritten", "ood"}
-    assert sets <= set(DATASET_NAMES)
-    assert len(set(DATASET_NAMES.values())) == len(DATASET_NAMES)
+
+
+def test_every_set_of_the_paper_and_of_the_miniature_has_a_name_of_its_own():
+    names = dataset_names(PAPERS, ["handwritten"])
+    assert {"train", "id_val", "id_test", "handwritten", "ood", *PAPERS} == set(names)
+    assert len(set(names.values())) == len(names)
+    assert names["ood"] == "OOD, mean of five"
+
+
+def test_a_set_of_ones_own_bears_the_name_of_its_folder():
+    names = dataset_names(["low_light", "r"], ["scanned"])
+    assert [names[key] for key in ("low_light", "r", "scanned")] == ["Low light", "R", "Scanned"]
+
+
+def test_two_sets_never_share_a_name():
+    names = dataset_names(["V2", "v2", "low_light", "low light"], [])
+    assert [names[key] for key in ("v2", "V2")] == ["V2", "V2 (V2)"]
+    assert [names[key] for key in ("low_light", "low light")] == [
+        "Low light",
+        "Low light (low light)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n", "name"),
+    [(1, "OOD"), (2, "OOD, mean of two"), (10, "OOD, mean of ten"), (11, "OOD, mean of 11")],
+)
+def test_the_mean_says_of_how_many_sets_it_is(n: int, name: str):
+    assert dataset_names([f"set{k}" for k in range(n)], [])["ood"] == name
 
 
 def test_the_style_ends_with_its_block():
