@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from carot_lib.methods.base import Batch
 from carot_lib.methods.whole_batch import share_sizes
 
+TABLE = 10_000_000  # numbers at most that a draw may make a table of: 80 MB
+AT_ONCE = 100_000  # numbers drawn at a time where there is no table
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -76,9 +79,35 @@ def draw_pairs(
         raise ValueError(
             f"{steps} steps of {batch_size} need more than all (image, template) pairs"
         )
-    pairs = generator.choice(there, size=drawn, replace=False)
-    rows = np.split(pairs, steps)
+    rows = np.split(draw_distinct(there, drawn, generator), steps)
     return Draws([row // n_templates for row in rows], [row % n_templates for row in rows])
+
+
+def draw_distinct(there: int, size: int, generator: np.random.Generator) -> Int[np.ndarray, " _"]:
+    """Numbers in [0, there), none twice; each choice in each order is as likely as any other.
+
+    numpy's own `choice` makes a table of all numbers: 0.8 GB for ImageNet's 102 million pairs.
+    Where that is too much, numbers are drawn with replacement and those that came before are left
+    out. No number is told from another but by whether it came before, so none is favoured.
+
+    Args:
+        there: numbers to draw from.
+        size: of the draw, at most `there`.
+        generator: the chance.
+    """
+    if there <= TABLE or 2 * size > there:  # or the table is not much larger than the draw
+        return generator.choice(there, size=size, replace=False)
+    drawn, count = np.empty(size, dtype=np.int64), 0
+    is_drawn = np.zeros(there, dtype=bool)
+    while count < size:
+        numbers = generator.integers(there, size=AT_ONCE)
+        _, first = np.unique(numbers, return_index=True)
+        numbers = numbers[np.sort(first)]
+        numbers = numbers[~is_drawn[numbers]][: size - count]
+        is_drawn[numbers] = True
+        drawn[count : count + len(numbers)] = numbers
+        count += len(numbers)
+    return drawn
 
 
 class DrawnImages(Dataset):
