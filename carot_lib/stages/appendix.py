@@ -1,75 +1,95 @@
-"""Stage `appendix`: render the executed notebooks as a static site that needs no network.
+"""Stage `appendix`: render the executed notebooks as a site and as one PDF, for reading offline.
 
 python -m carot_lib.stages.appendix --profile miniature
 
-Reads appendix/ and results/<profile>/notebooks/; writes site/<profile>/, to be opened at
-index.html.
+Reads appendix/, and notebooks/, figures/ and provenance.json of results/<profile>/; writes
+site/<profile>/, to be opened at index.html, and results/<profile>/appendix.pdf.
 """
 
-import hashlib
-import platform
 import shutil
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
-from sphinx.cmd.build import build_main
-
 from carot_lib.command import read_command
+from carot_lib.files import atomic_write
 from carot_lib.layout import Layout
+from carot_lib.report.provenance import Provenance, read_provenance
+from carot_lib.report.rendering import build_pdf, build_site
 from carot_lib.schema import exit_on_bad_input
 
+NOTEBOOKS = "[0-9][0-9]_*.ipynb"
+LAB = "00_"  # the start of JupyterLab: no page of its own
 PACKAGES = ("torch", "open_clip_torch", "numpy", "matplotlib", "dvc")
+PDF = "appendix.pdf"
 
 
-def render(layout: Layout) -> Path:
-    """Build the site; returns the page to open.
+def render(layout: Layout) -> tuple[Path, Path]:
+    """Build both or none; returns the page to open and the PDF.
 
     Raises:
-        ValueError: no notebook was executed yet.
-        RuntimeError: Sphinx found a fault; it is on standard error.
+        FileNotFoundError: the record of provenance, or a notebook's executed copy, is missing.
+        ValueError: a notebook failed half way.
+        RuntimeError: a fault in the pages; what it is stands on standard error.
     """
-    notebooks = sorted((layout.results / "notebooks").glob("[0-9]*.ipynb"))
-    notebooks = [path for path in notebooks if not path.name.endswith(".failed.ipynb")]
-    if not notebooks:
-        raise ValueError(f"{layout.results}/notebooks holds no notebook: run `make repro`")
+    notebooks, record = executed_notebooks(layout), read_provenance(layout)
     with tempfile.TemporaryDirectory() as folder:
-        source, built = Path(folder) / "source", Path(folder) / "html"
+        source, site, pdf = (Path(folder) / name for name in ("source", "site", PDF))
         shutil.copytree(layout.root / "appendix", source)
         for path in notebooks:
             shutil.copy(path, source)
         index = source / "index.md"
         text = index.read_text(encoding="utf-8")
-        index.write_text(text.replace("{{ provenance }}", provenance(layout)), encoding="utf-8")
-        if build_main(["-q", "-W", "--keep-going", "-b", "html", str(source), str(built)]):
-            raise RuntimeError("the appendix was not built; Sphinx says why above")
-        shutil.rmtree(built / ".doctrees", ignore_errors=True)
-        if layout.site.exists():
-            shutil.rmtree(layout.site)
-        layout.site.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(built, layout.site)
-    return layout.site / "index.html"
+        index.write_text(text.replace("{{ provenance }}", title_table(record)), encoding="utf-8")
+        build_site(source, site)
+        build_pdf(source, layout.results / "figures", pdf)
+        shutil.copy(pdf, site)
+        with atomic_write(layout.results / PDF) as temporary:
+            shutil.copy(pdf, temporary)
+        shutil.rmtree(layout.site, ignore_errors=True)
+        shutil.copytree(site, layout.site)
+    return layout.site / "index.html", layout.results / PDF
 
 
-def provenance(layout: Layout) -> str:
-    """What the numbers were made by: profile, parameters, versions."""
-    digest = hashlib.sha256(layout.params.read_bytes()).hexdigest()[:12]
+def executed_notebooks(layout: Layout) -> list[Path]:
+    """Where the copies of all notebooks lie but the lab's start, in the order of their numbers.
+
+    Raises:
+        ValueError: one failed half way, or the project has none.
+    """
+    folder = layout.results / "notebooks"
+    for failed in sorted(folder.glob("*.failed.ipynb")):
+        name = failed.name.removesuffix(".failed.ipynb")
+        command = f"python -m carot_lib.stages.run_notebook --profile {layout.profile}"
+        raise ValueError(f"{failed}: it failed half way; run `{command} --notebook {name}` again")
+    names = [path.name for path in sorted((layout.root / "notebooks").glob(NOTEBOOKS))]
+    if not names:
+        raise ValueError(f"{layout.root / 'notebooks'} holds no notebook")
+    return [folder / name for name in names if not name.startswith(LAB)]
+
+
+def title_table(record: Provenance) -> str:
+    """What the numbers were made by, as a table."""
+    changed = f", with {len(record.uncommitted)} uncommitted files" if record.uncommitted else ""
+    libraries = (f"{name} {record.libraries[name]}" for name in PACKAGES)
     rows = {
-        "Profile": layout.profile,
-        "Hash of params.yaml": digest,
-        "Python": platform.python_version(),
-        "Machine": f"{platform.system()}, {platform.machine()}",
-    } | {package: version(package) for package in PACKAGES}
-    lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
-    return "\n".join(lines)
+        "Profile": record.profile,
+        "Commit": f"`{record.commit[:12]}`{changed}" if record.commit else "not under git",
+        "Parameters": f"`{record.params[:12]}`",
+        "Run on": f"{record.date:%d %B %Y}".lstrip("0"),
+        "Machine": record.machine,
+        "Software": ", ".join([f"Python {record.python}", *libraries]),
+        "Seeds": ", ".join(map(str, record.seeds)),
+    }
+    lines = (f"* - {key}\n  - {value}" for key, value in rows.items())
+    return "\n".join(["```{list-table}", *lines, "```"])
 
 
 if __name__ == "__main__":
     with exit_on_bad_input():
         try:
-            page = render(read_command(__doc__).layout)
+            page, pdf = render(read_command(__doc__).layout)
         except RuntimeError as error:
-            print(error, file=sys.stderr)
+            print(f"the appendix was not built: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-        print(f"appendix: {page}")
+        print(f"appendix: {page} and {pdf}")
