@@ -1,0 +1,152 @@
+"""Memory: it does not grow with the steps, and where there is too little of it, that is said."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from carot_lib.data.datasets import write_set
+from carot_lib.files import write_json
+from carot_lib.layout import Layout
+from carot_lib.methods.base import Batch, Setup
+from carot_lib.methods.params import Run
+from carot_lib.models.clip_model import Clip, build_clip, load_classifier, save_clip
+from carot_lib.schema import read_params
+from carot_lib.training.loop import HardwareParams, build_optimizer, fit
+
+ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "params.yaml"
+WARM_UP, STEPS = 100, 1000
+KILOBYTE = 1024  # of growth a step at most; what one step computes is many times that
+
+
+def tiny_clip(image_size: int, patch_size: int, width: int) -> Clip:
+    """A transformer without BatchNorm, whose batches may be cut into pieces."""
+    vision = {"image_size": image_size, "patch_size": patch_size, "width": width, "layers": 1}
+    text = {"context_length": 32, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+    vision["head_width"] = 4
+    return build_clip({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text})
+
+
+def growth(run: str, steps: int, keep: Callable[[dict[str, Tensor]], None] | None = None) -> int:
+    """Bytes by which this process grows over some steps of `fit`, after a warm-up.
+
+    Args:
+        run: of the miniature.
+        steps: optimizer steps after the warm-up.
+        keep: is given the losses of each step.
+    """
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(1, 9, (3, 4, 6), generator=generator)
+    prompts[:, :, -1] = 9  # the end mark
+    method = read_params(PARAMS, Run, "miniature", "runs", run).root
+    total = WARM_UP + steps
+    trained = method.build(Setup(tiny_clip(8, 8, 8), prompts, total))
+    if keep is not None:
+        inner = trained.loss_terms
+
+        def loss_terms(encoded: dict[str, Tensor]) -> dict[str, Tensor]:
+            terms = inner(encoded)
+            keep(terms)
+            return terms
+
+        trained.loss_terms = loss_terms
+    sizes = {}
+
+    def data() -> Iterator[Batch]:
+        for _ in range(total):
+            images = torch.randn(4, 3, 8, 8, generator=generator)
+            labels = torch.randint(3, (4,), generator=generator)
+            yield Batch(images, labels, torch.randint(4, (4,), generator=generator))
+
+    def log(record: dict[str, float]) -> None:
+        if record["step"] in (WARM_UP, total):
+            sizes[record["step"]] = psutil.Process().memory_info().rss
+
+    fabric = read_params(PARAMS, HardwareParams, "miniature", "hardware").launch()
+    optimizer = build_optimizer(trained.model, 1e-3, 0.1)
+    fit(trained, data(), total, optimizer, 10, method.clip_gradient_norm, fabric, log)
+    return sizes[total] - sizes[WARM_UP]
+
+
+@pytest.mark.parametrize("run", ["ft", "flyp", "carot"])
+def test_memory_does_not_grow_over_a_thousand_steps(run: str):
+    assert growth(run, STEPS) < STEPS * KILOBYTE
+
+
+def test_losses_that_were_kept_would_be_seen():
+    # the same measure, of a loop that holds on to what each step computed
+    kept = []
+    assert growth("flyp", 200, kept.append) > 200 * KILOBYTE
+    assert len(kept) == WARM_UP + 200
+
+
+# The stage as it is, in a process that may take only so many megabytes more than what it imports.
+LIMITED = """
+import resource, runpy, sys
+import carot_lib.command, carot_lib.training.loop, pandas
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv.pop(1)) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+runpy.run_module("carot_lib.stages.train", run_name="__main__")
+"""
+BATCH = 4000  # 65 positions of width 64 in float32: 67 MB for each activation that is kept
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A world in which one step of a run is the whole training, and a large one."""
+    layout = Layout(tmp_path, "miniature")
+    (tmp_path / "carot_lib").mkdir()
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    set_numbers(layout, "training", epochs=1, batch_size=BATCH, warmup_steps=0)
+    save_clip(tiny_clip(32, 4, 64), layout.pretrained)
+    generator = np.random.default_rng(0)
+    for name, size in (("train", BATCH), ("id_val", 9)):
+        pictures = generator.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
+        write_set(layout.data, name, np.arange(size) % 3, images=pictures)
+    names = ["cat", "steam locomotive", "tea pot"]
+    write_json(layout.data / "classes.json", {"class_names": names, "label_spaces": {}})
+    return layout
+
+
+def set_numbers(layout: Layout, branch: str, **numbers: int) -> None:
+    source = layout.params if layout.params.exists() else PARAMS
+    tree = yaml.safe_load(source.read_text())
+    tree["miniature"][branch] |= numbers
+    layout.params.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def train_within(layout: Layout, megabytes: int) -> subprocess.CompletedProcess:
+    words = [str(megabytes), "--profile", "miniature", "--run", "ft", "--seed", "0"]
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, *words],
+        cwd=layout.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is read from Linux's /proc")
+def test_too_little_memory_stops_the_stage_and_its_advice_helps(layout: Layout):
+    done = train_within(layout, 500)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"ft: out of memory at batch_size {BATCH} on 1 device(s) with accumulation 1: set "
+        "hardware.accumulation to 2, which gives the same result"
+    ]
+    assert not layout.model("ft", 0).parent.exists()  # nothing is left half made
+    assert not list(layout.root.rglob("*.unfinished"))
+    set_numbers(layout, "hardware", accumulation=16)
+    done = train_within(layout, 500)
+    assert done.returncode == 0, done.stderr
+    assert load_classifier(layout.model("ft", 0)).head.weight.shape == (3, 8)
