@@ -49,6 +49,10 @@ class Layout:
         """The state of an unfinished training, outside the results: DVC removes those first."""
         return self.root / "checkpoints" / self.profile / run / f"seed{seed}"
 
+    def live(self, run: str, seed: int) -> Path:
+        """How a training goes, to be looked at meanwhile and afterwards."""
+        return self.root / "live" / self.profile / run / f"seed{seed}"
+
     def predictions(self, run: str, seed: int, dataset: str) -> Path:
         """Logits and labels of one run on one set."""
         folder = self.root / "predictions" / self.profile / run / f"seed{seed}"

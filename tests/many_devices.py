@@ -58,7 +58,7 @@ WHOLE = 7  # images of a batch: 4 + 3 on two devices, 2 + 2 + 2 + 1 on four
 
 def hardware(devices: int = 1, **changes: object) -> HardwareParams:
     numbers = {"accelerator": "cpu", "devices": devices, "nodes": 1, "precision": "32-true"}
-    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 1}
+    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 1, "tensorboard": False}
     return HardwareParams.model_validate(numbers | changes)
 
 
@@ -77,18 +77,23 @@ def prompts() -> Tensor:
     return tokens
 
 
-def train_set() -> LabelledSet:
-    """Eleven images: the second batch of an epoch has four."""
-    generator = np.random.default_rng(2)
+def labelled_set(name: str, size: int, seed: int) -> LabelledSet:
+    """Random images and labels."""
+    generator = np.random.default_rng(seed)
     return LabelledSet(
-        name="train",
-        labels=generator.integers(0, 5, size=11),
-        images=generator.integers(0, 256, size=(11, 16, 16, 3), dtype=np.uint8),
+        name=name,
+        labels=generator.integers(0, 5, size=size),
+        images=generator.integers(0, 256, size=(size, 16, 16, 3), dtype=np.uint8),
         paths=None,
         label_space=label_space_of(None, 5),
         class_names=list("abcde"),
         fingerprint="0" * 16,
     )
+
+
+def train_set() -> LabelledSet:
+    """Eleven images: the second batch of an epoch has four."""
+    return labelled_set("train", 11, 2)
 
 
 def gradient_of_one_batch(
@@ -141,7 +146,9 @@ def whole_run(kind: str, devices: int, folder: Path | None, deadly: int = 0) -> 
 
     classifier = fine_tune(
         Run.model_validate({"kind": kind, **RUNS[kind]}).root,
-        TrainingParams(epochs=3, batch_size=WHOLE, weight_decay=0.1, warmup_steps=1),
+        TrainingParams(
+            epochs=3, batch_size=WHOLE, weight_decay=0.1, warmup_steps=1, validate_every=3
+        ),
         hardware(devices),
         model(),
         prompts(),
@@ -150,6 +157,7 @@ def whole_run(kind: str, devices: int, folder: Path | None, deadly: int = 0) -> 
         log,
         "a run",
         folder,
+        labelled_set("id_val", 9, 3),  # 5 + 4 on two devices, 3 + 2 + 2 + 2 on four
     )
     return [*records, {".": classifier.state_dict()}]
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from carot_lib.models.clip_model import Clip, ImageClassifier
 from carot_lib.schema import StrictParams
 
+Told = dict[str, Tensor | float]  # scalars by name, which show how a run goes
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -93,8 +95,12 @@ class Method(Protocol):
             encoded: the rows of `encode`, of all pieces and devices.
         """
 
-    def after_step(self, step: int) -> None:
-        """Called after optimizer step `step` (1-based)."""
+    def after_step(self, step: int) -> Told | None:
+        """Called after optimizer step `step` (1-based).
+
+        Returns:
+            What there is to tell beside the losses, under names with a slash; None: nothing.
+        """
 
     def classifier(self) -> ImageClassifier:
         """The trained result, the same kind for every method."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from carot_lib.methods.base import Batch, RunParams, Setup, clamp_logit_scale
+from carot_lib.methods.base import Batch, RunParams, Setup, Told, clamp_logit_scale
 from carot_lib.methods.losses import contrastive_loss, self_distillation_loss
 from carot_lib.models.clip_model import ImageClassifier
 from carot_lib.models.teacher import EmaTeacher, TeacherParams
@@ -78,11 +78,15 @@ class Carot(nn.Module):
             "distillation": self.distillation_weight * distillation,
         }
 
-    def after_step(self, step: int) -> None:
-        """Keep the logit scale in its bound and let the teacher follow the student."""
+    def after_step(self, step: int) -> Told:
+        """Keep the logit scale in its bound and let the teacher follow the student; tell both."""
         clamp_logit_scale(self.model, self.max_logit_scale)
         if self.teacher.follow(self.model, step):
             self.is_known.zero_()
+        told = {"model/logit_scale": self.model.logit_scale.detach()}
+        if self.teacher.params.update_every is not None:  # otherwise there is none
+            told["teacher/momentum"] = self.teacher.momentum(step)
+        return told
 
     def classifier(self) -> ImageClassifier:
         """Zero-shot head from the fine-tuned text encoder, as in FLYP."""

@@ -3,9 +3,10 @@
 python -m carot_lib.stages.train --profile miniature --run carot --seed 0
 
 Reads data/prepared/<profile>/ and models/<profile>/pretrained/; writes the classifier and the
-history of the training to models/<profile>/<run>/seed<seed>/. Until then it keeps its state in
-checkpoints/<profile>/<run>/seed<seed>/: killed and started again, it goes on from there. On several
-devices every one runs this stage, and the first one writes.
+losses of every step (history.csv) to models/<profile>/<run>/seed<seed>/. Until then it keeps its
+state in checkpoints/<profile>/<run>/seed<seed>/: killed and started again, it goes on from there.
+How the training goes can be followed in live/<profile>/<run>/seed<seed>/. On several devices every
+one runs this stage, and the first one writes.
 """
 
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 
 from carot_lib.command import read_command
 from carot_lib.data.datasets import read_prompts, read_set
+from carot_lib.evaluation import VALIDATION
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.methods.params import Run
@@ -21,6 +23,7 @@ from carot_lib.methods.whole_batch import is_first_process
 from carot_lib.models.clip_model import load_clip, save_classifier
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training.checkpoint import discard_checkpoint
+from carot_lib.training.follow import Follower
 from carot_lib.training.loop import HardwareParams, TrainingParams, fine_tune
 
 
@@ -36,7 +39,13 @@ def train(layout: Layout, run: str, seed: int) -> None:
     hardware = read_params(layout.params, HardwareParams, layout.profile, "hardware")
     clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
-    history: list[dict[str, float]] = []
+    history: list[dict[str, int | float]] = []
+    follower = Follower(layout.live(run, seed), hardware.tensorboard)
+
+    def log(record: dict[str, int | float]) -> None:
+        history.append(record)
+        follower(record)
+
     checkpoints = layout.checkpoint(run, seed)
     classifier = fine_tune(
         method,
@@ -46,15 +55,18 @@ def train(layout: Layout, run: str, seed: int) -> None:
         prompts,
         read_set(layout.data, "train"),
         seed,
-        log=history.append,
+        log=log,
         label=run,
         checkpoints=checkpoints,
+        validation_set=read_set(layout.data, VALIDATION),
     )
+    follower.show()
     if not is_first_process():
         return
     folder = layout.model(run, seed)
     save_classifier(classifier, folder)
-    write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+    losses = pd.DataFrame(history).filter(regex="^[^/]+$")
+    write_text(folder / "history.csv", losses.to_csv(index=False))
     discard_checkpoint(checkpoints)
 
 

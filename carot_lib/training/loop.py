@@ -1,7 +1,7 @@
 """The one training loop, its optimizer and its devices."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.methods.base import Batch, Method, Setup
+from carot_lib.methods.base import Batch, Method, Setup, Told
 from carot_lib.methods.params import MethodParams
 from carot_lib.methods.whole_batch import average_gradients, encode_whole, require_no_batch_norm
 from carot_lib.models.clip_model import Clip, ImageClassifier
@@ -22,6 +22,7 @@ from carot_lib.schema import StrictParams
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 from carot_lib.training.schedule import learning_rate_factor
+from carot_lib.training.validation import Validation
 
 READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
 
@@ -36,6 +37,7 @@ class HardwareParams(StrictParams):
     accumulation: PositiveInt  # pieces of a device's share: less memory, more time, the same result
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
+    tensorboard: bool  # whether TensorBoard's files are written beside DVCLive's
 
     def launch(self) -> Fabric:
         """The devices, ready to use.
@@ -70,6 +72,7 @@ class TrainingParams(StrictParams):
     batch_size: PositiveInt
     weight_decay: NonNegativeFloat
     warmup_steps: NonNegativeInt
+    validate_every: PositiveInt | None  # None: never; the weights are the same either way
 
     def total_steps(self, n_images: int) -> int:
         """Optimizer steps of a run; the last batch of an epoch may be a small one."""
@@ -103,10 +106,11 @@ def fit(
     warmup_steps: int,
     clip_gradient_norm: float | None,
     fabric: Fabric,
-    log: Callable[[dict[str, float]], None],
+    log: Callable[[dict[str, int | float]], None],
     done: int = 0,
     checkpoint: Checkpoint | None = None,
     accumulation: int = 1,
+    validation: Validation | None = None,
 ) -> None:
     """Minimise the sum of the method's loss terms, one optimizer step per batch.
 
@@ -118,10 +122,12 @@ def fit(
         warmup_steps: of the schedule.
         clip_gradient_norm: bound on the global norm of the gradients; None for no bound.
         fabric: devices and precision.
-        log: is given step, learning rate and every loss term of each step, in order.
+        log: is given the record of each step, in order: `step`, `learning_rate`, every loss term,
+            and under names with a slash what else the method and the validation tell of it.
         done: steps that were done before.
         checkpoint: keeps the state on disk; None: the state is not kept.
         accumulation: pieces of the batch whose activations are in memory one at a time.
+        validation: judges the model now and then; None: never.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
@@ -130,7 +136,7 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer = fabric.setup_optimizers(optimizer)
     method.model.train()
-    unread: list[tuple[int, float, dict[str, Tensor]]] = []
+    unread: list[tuple[int, float, Told]] = []
     for step, batch in enumerate(data, start=done + 1):
         factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -151,28 +157,32 @@ def fit(
                 error_if_nonfinite=False,  # the loss that is read below says more
             )
         optimizer.step()
-        method.after_step(step)
+        told = method.after_step(step) or {}
         rate = peaks[0] * factor
-        unread.append((step, rate, {name: term.detach() for name, term in terms.items()}))
+        terms = {name: term.detach() for name, term in terms.items()}
+        unread.append((step, rate, terms | told))
         is_kept = checkpoint is not None and checkpoint.is_due(step)
-        if len(unread) == READ_EVERY or step == total_steps or is_kept:
-            _read(unread, log)
+        is_judged = validation is not None and validation.is_due(step)
+        if len(unread) == READ_EVERY or step == total_steps or is_kept or is_judged:
+            for record in _read(unread):
+                if is_judged and record["step"] == step:
+                    record |= validation.judge()
+                log(record)
             unread.clear()
         if is_kept:
             checkpoint.save(step)
 
 
-def _read(
-    unread: list[tuple[int, float, dict[str, Tensor]]], log: Callable[[dict[str, float]], None]
-) -> None:
-    for step, rate, terms in unread:
-        values = {name: term.item() for name, term in terms.items()}
+def _read(unread: list[tuple[int, float, Told]]) -> Iterator[dict[str, int | float]]:
+    """The record of each step, once the device has come so far."""
+    for step, rate, told in unread:
+        values = {name: float(value) for name, value in told.items()}
         if not all(math.isfinite(value) for value in values.values()):
             raise FloatingPointError(
                 f"the loss is not finite at step {step} (learning rate {rate:.3g}): "
                 + ", ".join(f"{name} = {value}" for name, value in values.items())
             )
-        log({"step": step, "learning_rate": rate, **values})
+        yield {"step": step, "learning_rate": rate, **values}
 
 
 def fine_tune(
@@ -183,9 +193,10 @@ def fine_tune(
     class_prompts: Int[Tensor, "classes templates context"],
     train_set: LabelledSet,
     seed: int,
-    log: Callable[[dict[str, float]], None],
+    log: Callable[[dict[str, int | float]], None],
     label: str,
     checkpoints: Path | None = None,
+    validation_set: LabelledSet | None = None,
 ) -> ImageClassifier:
     """One run from the pre-trained model to the classifier.
 
@@ -203,6 +214,8 @@ def fine_tune(
         label: of the progress bar.
         checkpoints: folder for the state of the unfinished run, which the caller discards in the
             end; None: the state is not kept.
+        validation_set: on which the run is judged every `training.validate_every` steps; None: it
+            is not judged.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
@@ -219,6 +232,7 @@ def fine_tune(
         clip.state_dict() | {"class_prompts": class_prompts},
         *(params.model_dump_json() for params in (run, training, hardware)),
         f"seed {seed}, {train_set.fingerprint}",
+        f"{validation_set and validation_set.fingerprint}",
     )
     clip = clip.to(fabric.device)
     method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
@@ -243,6 +257,9 @@ def fine_tune(
         history.append(record)
         log(record)
 
+    validation = None
+    if validation_set is not None and training.validate_every is not None:
+        validation = Validation(validation_set, training.validate_every, method, fabric)
     images = train_set.open_images(clip.preprocessing, training=True)
     data = batches(
         images,
@@ -269,6 +286,7 @@ def fine_tune(
             done,
             checkpoint,
             hardware.accumulation,
+            validation,
         )
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):

@@ -65,6 +65,7 @@ def test_many_devices_have_the_losses_of_one(computed: Path, kind: str, devices:
     # of a single batch of seven, then of three epochs of seven and four images
     expected = json.loads((computed / f"1-0-{kind}.json").read_text())
     assert [record["step"] for record in expected] == [1, 1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in expected if "id_val/accuracy" in r] == [3, 6]
     for rank in range(devices):
         ours = json.loads((computed / f"{devices}-{rank}-{kind}.json").read_text())
         for record, wanted in zip(ours, expected, strict=True):

@@ -58,6 +58,7 @@ RUNS = {
     },
 }
 TRAINING = {"epochs": 5, "batch_size": 4, "weight_decay": 0.1, "warmup_steps": 2}
+TRAINING |= {"validate_every": 4}
 HARDWARE = {
     "accelerator": "cpu",
     "devices": 1,
@@ -66,6 +67,7 @@ HARDWARE = {
     "accumulation": 1,
     "workers": 0,
     "checkpoint_every": 3,
+    "tensorboard": False,
 }
 KILLS = [  # 24 random places: kind, steps between two checkpoints, step that is not reached
     (kind, draw.randint(1, 5), draw.randint(1, STEPS))
@@ -95,6 +97,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, size=(10, 32, 32, 3), dtype=np.uint8)
     write_set(folder, "train", generator.integers(0, 3, size=10), images)
+    write_set(folder, "id_val", generator.integers(0, 3, size=10), images[::-1])
     write_json(folder / "classes.json", {"class_names": NAMES, "label_spaces": {}})
     return folder
 
@@ -104,11 +107,21 @@ def train_set(prepared: Path) -> LabelledSet:
     return read_set(prepared, "train")
 
 
+@pytest.fixture(scope="module")
+def validation_set(prepared: Path) -> LabelledSet:
+    return read_set(prepared, "id_val")
+
+
 Outcome = tuple[dict[str, Tensor], list[dict[str, float]]]
 
 
 @pytest.fixture(scope="module")
-def run(make_clip: Callable[[], Clip], class_prompts: Tensor, train_set: LabelledSet):
+def run(
+    make_clip: Callable[[], Clip],
+    class_prompts: Tensor,
+    train_set: LabelledSet,
+    validation_set: LabelledSet,
+):
     """Runs one method in this process: weights and history."""
 
     def run(kind: str, folder: Path | None = None, every: int = 3, **changes: object) -> Outcome:
@@ -124,6 +137,7 @@ def run(make_clip: Callable[[], Clip], class_prompts: Tensor, train_set: Labelle
             history.append,
             kind,
             folder,
+            validation_set,
         )
         return classifier.state_dict(), history
 
@@ -158,6 +172,7 @@ def assert_same(ours: Outcome, theirs: Outcome) -> None:
     assert all(torch.equal(value, expected[key]) for key, value in weights.items())
     assert history == record
     assert len(history) == STEPS
+    assert [record["step"] for record in history if "id_val/ece" in record] == [4, 8, 12]
 
 
 @pytest.mark.parametrize(("kind", "every", "step"), KILLS)
@@ -297,7 +312,7 @@ def test_a_state_is_discarded_with_its_folder(tmp_path: Path):
 def project(root: Path, prepared: Path, clip: Clip) -> Layout:
     """A project of its own in which stage `train` runs for 60 steps."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["miniature"]["training"] = {**TRAINING, "epochs": 20}
+    tree["miniature"]["training"] = {**TRAINING, "epochs": 20, "validate_every": 25}
     tree["miniature"]["hardware"] = {**HARDWARE, "checkpoint_every": 5}
     tree["miniature"]["runs"]["carot"] |= {"teacher": TEACHER}
     root.mkdir()
@@ -308,6 +323,11 @@ def project(root: Path, prepared: Path, clip: Clip) -> Layout:
     layout.data.symlink_to(prepared)
     save_clip(clip, layout.pretrained)
     return layout
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_stage_train_killed_by_the_system_ends_in_the_same_bytes(
@@ -327,6 +347,7 @@ def test_stage_train_killed_by_the_system_ends_in_the_same_bytes(
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not killed.model("carot", 0).exists()
+    assert (killed.live("carot", 0) / "metrics.json").exists()
     done = subprocess.run(command, **alike, capture_output=True, text=True, check=True)
     assert "going on after step " in done.stderr
     assert not state.parent.exists()
@@ -337,5 +358,21 @@ def test_stage_train_killed_by_the_system_ends_in_the_same_bytes(
     for name in ("classifier.safetensors", "classifier.json", "history.csv"):
         ours, theirs = ((folder / name).read_bytes() for folder in folders)
         assert ours == theirs, name
-    assert len(pd.read_csv(folders[0] / "history.csv")) == 60
+    history = pd.read_csv(folders[0] / "history.csv")
+    assert list(history) == ["step", "learning_rate", "contrastive", "distillation"]
+    assert list(history["step"]) == list(range(1, 61))
+    shown = [files_of(layout.live("carot", 0)) for layout in (killed, whole)]
+    assert shown[0] == shown[1]
+    assert set(shown[0]) == {"metrics.json"} | {
+        f"plots/metrics/{name}.tsv"
+        for name in (
+            "learning_rate",
+            "contrastive",
+            "distillation",
+            "model/logit_scale",
+            "teacher/momentum",
+            "id_val/accuracy",
+            "id_val/ece",
+        )
+    }
     assert json.loads((folders[0] / "classifier.json").read_text())["embed_dim"] == 16

@@ -29,15 +29,21 @@ from carot_lib.training.loop import (
 BATCH = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long(), torch.zeros(2).long())
 
 
-def params(epochs: int = 2, batch_size: int = 4, warmup_steps: int = 0) -> TrainingParams:
+def params(
+    epochs: int = 2, batch_size: int = 4, warmup_steps: int = 0, validate_every: int | None = None
+) -> TrainingParams:
     return TrainingParams(
-        epochs=epochs, batch_size=batch_size, weight_decay=0.1, warmup_steps=warmup_steps
+        epochs=epochs,
+        batch_size=batch_size,
+        weight_decay=0.1,
+        warmup_steps=warmup_steps,
+        validate_every=validate_every,
     )
 
 
 def hardware(**changes: object) -> HardwareParams:
     numbers = {"accelerator": "cpu", "devices": 1, "nodes": 1, "precision": "32-true"}
-    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 100}
+    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 100, "tensorboard": False}
     return HardwareParams.model_validate(numbers | changes)
 
 
@@ -203,10 +209,18 @@ def test_unknown_hardware_is_refused(bad):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"epochs": 0}, {"batch_size": 0}, {"weight_decay": -0.1}, {"warmup_steps": -1}]
+    "bad",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"weight_decay": -0.1},
+        {"warmup_steps": -1},
+        {"validate_every": 0},
+    ],
 )
 def test_impossible_training_is_refused(bad):
     numbers = {"epochs": 1, "batch_size": 1, "weight_decay": 0.0, "warmup_steps": 0}
+    numbers |= {"validate_every": None}
     TrainingParams.model_validate(numbers)
     with pytest.raises(ValidationError):
         TrainingParams.model_validate(numbers | bad)
@@ -281,8 +295,8 @@ def test_the_state_of_the_world_does_not_matter(trained, kind):
     ("kind", "terms"),
     [
         ("fine_tune", ["cross_entropy"]),
-        ("flyp", ["contrastive"]),
-        ("carot", ["contrastive", "distillation"]),
+        ("flyp", ["contrastive", "model/logit_scale"]),
+        ("carot", ["contrastive", "distillation", "model/logit_scale", "teacher/momentum"]),
     ],
 )
 def test_a_run_ends_in_a_trained_classifier_at_rest(
