@@ -1,7 +1,7 @@
 """Labelled image sets: what the data stage writes and everybody else reads.
 
 A prepared data folder holds `classes.json` (the class names, the label space of each set that has
-its own, the caption templates if they are not CLIP's, and where image files lie) and one
+its own, the caption templates if they are not CLIP's, and where image files or shards lie) and one
 `<set>.npz` a set, with its labels and either its pictures or the paths of its image files. Every
 profile ends in this form; the code behind it does not know which one it reads.
 """
@@ -18,26 +18,16 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from carot_lib.data.image_files import locate, read_picture
 from carot_lib.data.prompts import Template, as_templates, clip_templates, tokenize_prompts
 from carot_lib.files import atomic_write
 from carot_lib.label_space import LabelSpace, label_space_of
 
 READERS = 8  # processes at most that decode image files for prediction: each holds two batches
-
-
-class UnreadableImageError(ValueError):
-    """A file that is no image, or half of one; the message names it.
-
-    A DataLoader wraps the message of a worker's error in a traceback, of which the last line is
-    kept.
-    """
-
-    def __init__(self, message: str):
-        super().__init__(message.rstrip().splitlines()[-1].split("UnreadableImageError: ")[-1])
 
 
 @dataclass(frozen=True)
@@ -48,12 +38,14 @@ class LabelledSet:
         name: as in params.yaml, for example `id_val`.
         labels: in the set's own label space.
         images: pictures as they are (miniature); None where `paths` says where they lie.
-        paths: of image files, from `image_folder`; None where `images` holds them.
+        paths: of image files, see `carot_lib.data.image_files.locate`; None where `images` holds
+            them.
         label_space: how logits over all classes become logits over the set's own classes.
         class_names: of the set's own classes.
         fingerprint: hash of labels and pictures (or paths): equal only for equal sets.
         image_folder: what `paths` starts from; None without paths.
         border: pixels to cut off each side of an image file (ObjectNet's have a frame).
+        shards: that `paths` count, by path from `image_folder` or by URL.
     """
 
     name: str
@@ -65,6 +57,7 @@ class LabelledSet:
     fingerprint: str
     image_folder: Path | None = None
     border: int = 0
+    shards: tuple[str, ...] = ()
 
     def open_images(
         self, preprocessing: PreprocessCfg | None = None, training: bool = False
@@ -82,7 +75,9 @@ class LabelledSet:
             return ArrayImages(self.images)
         if preprocessing is None:
             raise ValueError(f"set {self.name} holds no images but paths: give the preprocessing")
-        return FileImages(self.image_folder, self.paths, preprocessing, self.border, training)
+        return FileImages(
+            self.image_folder, self.paths, preprocessing, self.border, training, self.shards
+        )
 
     def thumbnails(
         self, positions: Iterable[int], side: int = 128
@@ -95,7 +90,8 @@ class LabelledSet:
         """
         if self.images is not None:
             return [self.images[i] for i in positions]
-        files = (read_picture(self.image_folder / self.paths[i], self.border) for i in positions)
+        places = (locate(self.image_folder, self.paths[i], self.shards) for i in positions)
+        files = (read_picture(place, self.border) for place in places)
         squares = (ImageOps.fit(file, (min(side, *file.size),) * 2) for file in files)
         return [np.asarray(square) for square in squares]
 
@@ -151,6 +147,7 @@ class FileImages(Dataset):
         preprocessing: size, mean, standard deviation and interpolation of the model.
         border: pixels cut off each side before anything else.
         training: random crops, drawn by torch's generator, instead of the centre.
+        shards: that the paths count.
 
     Source: the transforms of CLIP's and WiSE-FT's public code, as open_clip has them.
     """
@@ -162,8 +159,9 @@ class FileImages(Dataset):
         preprocessing: PreprocessCfg,
         border: int = 0,
         training: bool = False,
+        shards: tuple[str, ...] = (),
     ):
-        self.folder, self.paths, self.border = folder, paths, border
+        self.folder, self.paths, self.border, self.shards = folder, paths, border, shards
         self.transform = image_transform_v2(
             preprocessing, is_train=training, aug_cfg=AugmentationCfg(scale=(0.9, 1.0))
         )
@@ -172,35 +170,8 @@ class FileImages(Dataset):
         return len(self.paths)
 
     def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
-        pictures = (read_picture(self.folder / self.paths[i], self.border) for i in indices)
-        return torch.stack([self.transform(picture) for picture in pictures])
-
-
-def read_picture(path: Path, border: int = 0) -> Image.Image:
-    """An image file in RGB.
-
-    What the public codes do with odd files is kept: the conversion is PIL's own, so grey becomes
-    three equal channels, a palette its colours, CMYK the nearest RGB, transparency is dropped, 16
-    bits are cut to 8 (everything above 255 is white), and EXIF rotation is not applied.
-
-    Args:
-        path: of the file.
-        border: pixels to cut off each side.
-
-    Raises:
-        UnreadableImageError: it is missing, no image, or damaged, or smaller than its border.
-    """
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path}: not a readable image ({error})") from error
-    if not border:
-        return picture
-    width, height = picture.size
-    if min(width, height) <= 2 * border:
-        raise UnreadableImageError(f"{path}: {width} x {height} pixels are nothing but border")
-    return picture.crop((border, border, width - border, height - border))
+        places = (locate(self.folder, self.paths[i], self.shards) for i in indices)
+        return torch.stack([self.transform(read_picture(place, self.border)) for place in places])
 
 
 def usable_cores() -> int:
@@ -274,4 +245,5 @@ def read_set(folder: Path, name: str) -> LabelledSet:
         fingerprint=digest.hexdigest()[:16],
         image_folder=None if "images" in content else folder / classes.get("image_folder", ""),
         border=classes.get("borders", {}).get(name, 0),
+        shards=tuple(classes.get("shards", ())),
     )

@@ -12,19 +12,13 @@ import csv
 from pathlib import Path
 from typing import Literal
 
-from carot_lib.data.image_folders import (
-    ImageFolderParams,
-    ImageSet,
-    Survey,
-    check_held_out,
-    find_set,
-    some,
-)
+from carot_lib.data.image_folders import find_set
+from carot_lib.data.survey import ImageParams, ImageSet, Survey, check_held_out, some
 
 NAMES = {"train": "train", "val": "id_val", "test": "id_test"}  # folder: as the stages call it
 
 
-class FoldersParams(ImageFolderParams):
+class FoldersParams(ImageParams):
     """`data:` of the profile folders."""
 
     kind: Literal["folders"]
@@ -60,7 +54,7 @@ class FoldersParams(ImageFolderParams):
         names = _class_names(root, self.class_names, classes, faults)
         for one in sets.values():
             _match_classes(one, classes, names)
-        return Survey(folder, sets, names, _templates(root, self.templates, faults), faults)
+        return Survey(folder, sets, names, find_templates(root, self.templates, faults), faults)
 
 
 def _match_classes(one: ImageSet, classes: list[str], names: list[str]) -> None:
@@ -72,9 +66,8 @@ def _match_classes(one: ImageSet, classes: list[str], names: list[str]) -> None:
         )
     if one.place is not None and not one.files:
         one.faults.append("it holds no class folders: put each image into a folder of its class")
-    if one.files and list(one.files) != classes and not strange:
-        columns = [classes.index(name) for name in one.files]
-        one.label_space = {"names": [names[c] for c in columns], "columns": [[c] for c in columns]}
+    if one.files and not strange:
+        one.narrow(classes, names)
 
 
 def _class_names(root: Path, file: str | None, classes: list[str], faults: list[str]) -> list[str]:
@@ -97,8 +90,14 @@ def _class_names(root: Path, file: str | None, classes: list[str], faults: list[
     return [named.get(name) or name for name in classes]
 
 
-def _templates(root: Path, file: str | None, faults: list[str]) -> list[str] | None:
-    """The captions, or None for CLIP's."""
+def find_templates(root: Path, file: str | None, faults: list[str]) -> list[str] | None:
+    """Read the captions from a file; None: CLIP's.
+
+    Args:
+        root: what the file's path starts from.
+        file: one caption a line, {} for the name.
+        faults: is told what is wrong with it.
+    """
     if file is None:
         return None
     try:

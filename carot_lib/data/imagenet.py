@@ -12,15 +12,8 @@ from typing import Any, Literal
 from open_clip import IMAGENET_CLASSNAMES
 from pydantic import PositiveInt
 
-from carot_lib.data.image_folders import (
-    ImageFolderParams,
-    ImageSet,
-    Survey,
-    check_counts,
-    check_held_out,
-    find_set,
-    some,
-)
+from carot_lib.data.image_folders import check_counts, find_set
+from carot_lib.data.survey import ImageParams, ImageSet, Survey, check_held_out, some
 
 CLASS_NAMES = list(IMAGENET_CLASSNAMES)  # in the order of the sorted WordNet ids
 
@@ -46,7 +39,7 @@ PER_CLASS = {"id_test": 50, "v2": 10}  # the sets that have as many images of ev
 OBJECTNET_BORDER = 2  # pixels: a red frame of 1, and what JPEG made of it
 
 
-class ImagenetParams(ImageFolderParams):
+class ImagenetParams(ImageParams):
     """`data:` of the profile imagenet."""
 
     kind: Literal["imagenet"]

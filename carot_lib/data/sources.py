@@ -7,9 +7,10 @@ from pydantic import Field, RootModel
 from carot_lib.data.folders import FoldersParams
 from carot_lib.data.imagenet import ImagenetParams
 from carot_lib.data.miniature import PictogramParams
+from carot_lib.data.shards import ShardsParams
 
 DataParams = Annotated[
-    PictogramParams | ImagenetParams | FoldersParams, Field(discriminator="kind")
+    PictogramParams | ImagenetParams | FoldersParams | ShardsParams, Field(discriminator="kind")
 ]
 
 

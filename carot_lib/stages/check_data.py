@@ -1,18 +1,19 @@
-"""Stage `check_data`: look at every set of image folders before anything is made of it.
+"""Stage `check_data`: look at every image, in folders or shards, before anything is made of them.
 
 python -m carot_lib.stages.check_data --profile imagenet
 
 Reads the images; prints what was found against what is expected, and every fault with what to do
-about it. Without a fault it writes data/checked/<profile>/report.json; else the exit code is 1 and
-nothing that depends on the images runs. The miniature draws its images: there is nothing to check.
+about it. Without a fault it writes data/checked/<profile>/: report.json, and survey.json with every
+image that stage `data` is to take. Else the exit code is 1 and nothing that depends on the images
+runs. The miniature draws its images: there is nothing to check.
 """
 
 import sys
 
 from carot_lib.command import read_command
-from carot_lib.data.image_folders import ImageSet, find_unreadable
 from carot_lib.data.miniature import PictogramParams
 from carot_lib.data.sources import Data
+from carot_lib.data.survey import ImageSet, find_unreadable
 from carot_lib.evaluation import load_evaluation
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
@@ -26,6 +27,8 @@ def check_data(layout: Layout) -> list[str]:
         layout: of the profile; its `checked` is written if there is no fault, removed otherwise.
     """
     layout.checked.unlink(missing_ok=True)
+    surveyed = layout.checked.with_name("survey.json")
+    surveyed.unlink(missing_ok=True)
     params = read_params(layout.params, Data, layout.profile, "data").root
     if isinstance(params, PictogramParams):
         write_json(layout.checked, {"sets": {}, "unreadable": {}})
@@ -36,15 +39,18 @@ def check_data(layout: Layout) -> list[str]:
     survey = params.survey(layout.root)
     found = [one for one in survey.sets.values() if one.place is not None]
     faults = survey.report(wanted)
-    unreadable = find_unreadable(survey.folder, [path for one in found for path in one.paths])
+    unreadable = find_unreadable(survey)
     print("\n".join(line(one) for one in found))
-    damage = [f"{survey.folder / path}: {reason}" for path, reason in unreadable.items()]
+    if left_out := [f"{one.name}: {what}" for one in found for what in one.left_out]:
+        print("samples will be left out:", *left_out, sep="\n")
+    damage = [f"{survey.locate(path)}: {reason}" for path, reason in unreadable.items()]
     if params.on_error == "stop":
         faults += [f"{one}: get it anew, or write `on_error: skip`" for one in damage]
     elif damage:
         print(f"{len(damage)} unreadable files will be left out:", *damage, sep="\n")
     if not faults:
         counts = {s.name: {"images": len(s.paths), "classes": len(s.files)} for s in found}
+        survey.save(surveyed)
         write_json(layout.checked, {"sets": counts, "unreadable": unreadable})
     return faults
 

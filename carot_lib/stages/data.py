@@ -2,17 +2,18 @@
 
 python -m carot_lib.stages.data --profile miniature
 
-Reads params.yaml and, for image folders, data/checked/<profile>/report.json; writes
-data/prepared/<profile>/. Images in folders are not copied: the sets hold their paths.
+Reads params.yaml and, for image folders and shards, data/checked/<profile>/; writes
+data/prepared/<profile>/. Their images are not copied: the sets hold their paths.
 """
 
 import json
 import sys
 
 from carot_lib.command import read_command
-from carot_lib.data.image_folders import prepare as prepare_folders
 from carot_lib.data.miniature import PictogramParams, prepare
 from carot_lib.data.sources import Data
+from carot_lib.data.survey import Survey
+from carot_lib.data.survey import prepare as prepare_files
 from carot_lib.data.world import read_pictograms
 from carot_lib.layout import Layout
 from carot_lib.schema import exit_on_bad_input, read_params
@@ -22,8 +23,8 @@ def data(layout: Layout) -> None:
     """Write the data folder of a profile.
 
     Raises:
-        ValueError: params.yaml or the image folders have a fault.
-        FileNotFoundError: the image folders were not checked yet.
+        ValueError: params.yaml has a fault, or a class has no readable image.
+        FileNotFoundError: the images were not checked yet.
     """
     params = read_params(layout.params, Data, layout.profile, "data").root
     if isinstance(params, PictogramParams):
@@ -32,12 +33,10 @@ def data(layout: Layout) -> None:
     if not layout.checked.exists():
         raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
     unreadable = json.loads(layout.checked.read_text(encoding="utf-8"))["unreadable"]
-    survey = params.survey(layout.root)
-    if faults := survey.report(wanted=()):
-        raise ValueError("\n".join(faults))
+    survey = Survey.load(layout.checked.with_name("survey.json"), layout.root / params.folder)
     if unreadable:
         print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
-    prepare_folders(survey, params, unreadable, layout.data)
+    prepare_files(survey, params, unreadable, layout.data)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,13 @@ from torchvision.transforms import v2
 from carot_lib.data.datasets import (
     ArrayImages,
     FileImages,
-    UnreadableImageError,
     normalise,
     read_class_names,
-    read_picture,
     read_set,
     read_templates,
     write_set,
 )
+from carot_lib.data.image_files import UnreadableImageError, read_picture
 from carot_lib.data.prompts import clip_templates
 from carot_lib.label_space import LabelSpace
 

@@ -1,0 +1,531 @@
+"""Images in tar shards, here and behind a URL: found as in folders, read in parts, every fault."""
+
+import io
+import json
+import os
+import re
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from open_clip.transform import PreprocessCfg
+from PIL import Image
+from test_folders import CLASSES, SHIFTS, tree, write_digits
+from webdataset import TarWriter
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from carot_lib.data.datasets import LabelledSet, read_class_names, read_set, read_templates
+from carot_lib.data.image_files import locate
+from carot_lib.data.shards import index_shard
+from carot_lib.layout import Layout
+from carot_lib.stages.check_data import check_data
+from carot_lib.stages.data import data
+from carot_lib.training.samples import batches, draw_pairs
+
+SMALL = PreprocessCfg(size=16)
+Sample = tuple[str, dict[str, bytes]]  # its name, and its members by ending
+
+
+def write_shard(path: Path, samples: Sequence[Sample]) -> Path:
+    """A tar file as the format's description says, by the standard library."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, members in samples:
+            for ending, content in members.items():
+                head = tarfile.TarInfo(f"{name}.{ending}")
+                head.size = len(content)
+                tar.addfile(head, io.BytesIO(content))
+    return path
+
+
+def picture(i: int, side: int = 6) -> bytes:
+    """A PNG file, another for each number."""
+    pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def sample(i: int, label: object) -> Sample:
+    return f"{i:06d}", {"png": picture(i), "cls": str(label).encode()}
+
+
+NUMBERS = """
+folders:
+  data:
+    kind: shards
+    folder: data/shards
+    shards: {train: "train-{0..1}.tar", test: test.tar, few: [few.tar]}
+    class_names: names.txt
+    templates: null
+    validation_per_class: 1
+    seed: 0
+    on_error: stop
+  evaluation:
+    n_bins: 10
+    ood: [few]
+    extra: []
+    temperature: {low: 0.5, high: 10.0, step: 0.01}
+    bootstrap: {resamples: 10, level: 0.95, seed: 0}
+    batch_mean_size: 512
+"""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A project with a few images of three classes: 12 of train in two shards, 6, and 2 of two."""
+    (tmp_path / "params.yaml").write_text(NUMBERS)
+    (tmp_path / "names.txt").write_text("cat\nsteam locomotive\ntea pot\n")
+    folder = tmp_path / "data" / "shards"
+    write_shard(folder / "train-0.tar", [sample(i, i % 3) for i in range(6)])
+    write_shard(folder / "train-1.tar", [sample(i, i % 3) for i in range(6, 12)])
+    write_shard(folder / "test.tar", [sample(i, i % 3) for i in range(20, 26)])
+    write_shard(folder / "few.tar", [sample(30, 2), sample(31, 0)])
+    return Layout(tmp_path, "folders")
+
+
+def change(layout: Layout, **values: object) -> None:
+    numbers = yaml.safe_load(NUMBERS)
+    numbers["folders"]["data"] |= values
+    layout.params.write_text(yaml.safe_dump(numbers))
+
+
+def top(layout: Layout) -> Path:
+    return layout.root / "data" / "shards"
+
+
+def contents(one: LabelledSet) -> list[bytes]:
+    """The files of a set, byte for byte."""
+    return [locate(one.image_folder, path, one.shards).open().read() for path in one.paths]
+
+
+def test_every_image_is_found_once_with_its_label(layout: Layout, capsys: pytest.CaptureFixture):
+    assert check_data(layout) == []
+    printed = capsys.readouterr().out.splitlines()
+    assert "train: train-{0..1}.tar: 12 images in 3 classes" in printed
+    assert "few: few.tar: 2 images in 2 classes" in printed
+    data(layout)
+    assert read_class_names(layout.data) == ["cat", "steam locomotive", "tea pot"]
+    test = read_set(layout.data, "id_test")
+    assert test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    # 20 % 3 = 2: the files of label 0 are 21 and 24, of label 1 22 and 25, of label 2 20 and 23
+    assert contents(test) == [picture(i) for i in (21, 24, 22, 25, 20, 23)]
+    train, held = read_set(layout.data, "train"), read_set(layout.data, "id_val")
+    assert sorted(contents(train) + contents(held)) == sorted(picture(i) for i in range(12))
+    assert held.labels.tolist() == [0, 1, 2]
+    few = read_set(layout.data, "few")
+    assert few.class_names == ["cat", "tea pot"]
+    assert few.label_space.columns == ((0,), (2,))
+    assert contents(few) == [picture(31), picture(30)]
+
+
+def test_a_project_that_is_moved_as_a_whole_finds_its_shards(layout: Layout, tmp_path: Path):
+    assert check_data(layout) == []
+    data(layout)
+    moved = layout.root.rename(tmp_path.with_name(f"{tmp_path.name} elsewhere"))
+    assert contents(read_set(Layout(moved, "folders").data, "few")) == [picture(31), picture(30)]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The handwritten digits of test_folders.py, prepared from folders and from shards of them."""
+    root = tmp_path_factory.mktemp("digits")
+    folders = root / "data" / "folders"
+    write_digits(folders)
+    for one in folders.iterdir():
+        files = sorted(one.rglob("*.png"))
+        samples = [
+            (f"{file.parent.name}/{file.stem}", {
+                "png": file.read_bytes(), "cls": str(CLASSES.index(file.parent.name)).encode()
+            })
+            for file in files
+        ]  # fmt: skip
+        for number, rows in enumerate(np.array_split(np.arange(len(files)), 3)):
+            write_shard(root / f"data/shards/{one.name}-{number}.tar", [samples[i] for i in rows])
+    (root / "names.txt").write_text("\n".join(name.replace("_", " ") for name in CLASSES))
+    layout, prepared = Layout(root, "folders"), []
+    numbers = tree()
+    in_shards = {
+        "kind": "shards",
+        "folder": "data/shards",
+        "shards": {name: f"{name}-{{0..2}}.tar" for name in ("train", "test", *SHIFTS)},
+        "class_names": "names.txt",
+    }
+    for kind in ({}, in_shards):
+        numbers["folders"]["data"] |= kind
+        layout.params.write_text(yaml.safe_dump(numbers))
+        assert check_data(layout) == []
+        data(layout)
+        prepared.append(layout.data.rename(layout.data.with_name(f"prepared{len(prepared)}")))
+    return tuple(prepared)
+
+
+@pytest.mark.parametrize("name", ["train", "id_val", "id_test", *SHIFTS])
+def test_the_digits_are_the_same_from_folders_and_from_shards(both: tuple[Path, Path], name: str):
+    folders, shards = (read_set(folder, name) for folder in both)
+    np.testing.assert_array_equal(folders.labels, shards.labels)
+    assert folders.label_space == shards.label_space
+    assert folders.class_names == shards.class_names
+    pictures = [one.open_images(SMALL)[range(len(one.labels))] for one in (folders, shards)]
+    assert torch.equal(*pictures)
+    assert all(map(np.array_equal, folders.thumbnails([3, 1]), shards.thumbnails([3, 1])))
+    assert folders.fingerprint != shards.fingerprint
+
+
+def test_a_training_sees_the_same_batches_from_folders_and_from_shards(both: tuple[Path, Path]):
+    seen = []
+    for folder in both:
+        train = read_set(folder, "train")
+        draws = draw_pairs(len(train.labels), 5, 1, 100, np.random.default_rng(0))
+        images = train.open_images(SMALL, training=True)
+        # read by other processes, from the middle of the run
+        seen.append(list(batches(images, train.labels, draws, workers=2, seed=3, done=4)))
+    assert len(seen[0]) == 4
+    for one, other in zip(*seen, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.templates, other.templates)
+
+
+def test_shards_of_the_library_are_read_as_the_library_reads_them(tmp_path: Path):
+    path = tmp_path / "x.tar"
+    with TarWriter(str(path)) as writer:
+        for i in range(5):
+            rest = {"json": {"i": i}} if i % 2 else {"txt": "a caption"}
+            writer.write({"__key__": f"a/{i}", "left.JPG": picture(i), "cls": i % 3, **rest})
+    with tarfile.open(path, "a") as tar:  # what the library passes over, too
+        for name in ("__meta__", "README", "._a.jpg"):
+            tar.addfile(tarfile.TarInfo(name))
+        folder = tarfile.TarInfo("a.jpg")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+    index = index_shard(str(path), 3)
+    assert (index.fault, index.odd) == (None, {})
+    with path.open("rb") as file:
+        theirs = list(group_by_keys(tar_file_expander([{"url": "x", "stream": file}])))
+    assert [one["__key__"] for one in theirs] == [f"a/{i}" for i in range(5)]
+    for (where, label), one in zip(index.images, theirs, strict=True):
+        offset, size, _ = where.split(":", 2)
+        assert path.read_bytes()[int(offset) :][: int(size)] == one["left.jpg"]
+        assert label == int(one["cls"])
+
+
+names = st.text("abcÄ .-_:/0", min_size=1, max_size=8).filter(
+    lambda name: re.fullmatch(r"(?:.*/)?[^./]+", name) is not None and "//" not in name
+)
+endings = st.sampled_from(["png", "jpg", "JPEG", "cls", "txt", "seg.png"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(names, st.sets(endings), st.integers(0, 4)), max_size=8))
+def test_whatever_the_members_images_are_found_byte_for_byte(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, set[str], int]]
+):
+    samples, expected = [], []
+    for i, (name, kinds, label) in enumerate(drawn):
+        content = {e: b"%d %b" % (i, e.encode()) * (i + 1) for e in sorted(kinds)}
+        if "cls" in content:
+            content["cls"] = b" %d\n" % label
+        samples.append((f"{i}{name}", content))  # no two neighbours of one name
+        images = [e for e in content if e not in ("cls", "txt")]
+        if len(images) == 1 and "cls" in content and label < 3:
+            expected.append((f"{i}{name}.{images[0]}", content[images[0]], label))
+    path = write_shard(tmp_path_factory.getbasetemp() / "drawn.tar", samples)
+    index = index_shard(str(path), 3)
+    assert index.fault is None
+    found = []
+    for where, label in index.images:
+        member = locate(path.parent, f"0:{where}", [path.name])
+        found.append((member.name, member.open().read(), label))
+    assert found == expected
+    odd = sum(len(odd) for odd in index.odd.values())
+    assert odd == sum(1 for _, content in samples if content) - len(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 6 * 3 * 512 - 1))
+def test_a_shard_that_is_cut_off_anywhere_is_a_fault(
+    tmp_path_factory: pytest.TempPathFactory, length: int
+):
+    # six samples of an image and a label: each a head and less than two blocks, a head and a block
+    path = tmp_path_factory.getbasetemp() / "cut.tar"
+    samples = [sample(i, i % 3) for i in range(6)]
+    whole = write_shard(path, samples).read_bytes()
+    path.write_bytes(whole[:length])
+    index = index_shard(str(path), 3)
+    assert index.fault.startswith("no whole tar file (")
+    assert index.fault.endswith("get it anew; if it is compressed, unpack it")
+    assert len(index.images) < 6
+    for (where, _), (_, content) in zip(index.images, samples, strict=False):
+        offset, size, _ = where.split(":", 2)
+        assert whole[int(offset) :][: int(size)] == content["png"]
+        assert int(offset) + int(size) <= length
+
+
+def test_a_damaged_head_is_no_end(layout: Layout):
+    path = top(layout) / "test.tar"
+    content = bytearray(path.read_bytes())
+    content[4 * 512 + 10] ^= 1  # in the head of the second sample
+    path.write_bytes(content)
+    index = index_shard(str(path), 3)
+    assert index.fault.startswith("no whole tar file (no end mark; the last good sample: 000020)")
+    assert len(index.images) == 1
+
+
+ODD = [
+    (("000090", {"png": b"x"}), "no label (000090): add a member .cls with the number of the"),
+    (("000090", {"cls": b"1"}), "no image (000090): leave the rest of the sample out"),
+    (("000090", {"png": b"x", "jpg": b"y", "cls": b"1"}), "several images (000090): keep one"),
+    (sample(90, 3), "a label that is no class's number (000090 has 3): class_names lists the"),
+    (sample(90, -1), "a label that is no class's number (000090 has -1): class_names lists"),
+    (sample(90, "cat"), "a label that is no class's number (000090 has cat): class_names li"),
+    (sample(90, ""), "a label that is no class's number (000090 has ): class_names lists"),
+]
+
+
+@pytest.mark.parametrize(("odd", "said"), ODD)
+def test_an_odd_sample_is_named_or_left_out(
+    layout: Layout, capsys: pytest.CaptureFixture, odd: Sample, said: str
+):
+    path = top(layout) / "test.tar"
+    write_shard(path, [*(sample(i, i % 3) for i in range(20, 26)), odd])
+    (line,) = check_data(layout)
+    assert line.startswith(f"id_test: {path}: 1 samples have {said}")
+    assert not layout.checked.exists()
+    change(layout, on_error="skip")
+    assert check_data(layout) == []
+    assert line in capsys.readouterr().out.splitlines()
+    data(layout)
+    assert len(read_set(layout.data, "id_test").labels) == 6
+
+
+def test_two_labels_of_one_sample_are_said(layout: Layout):
+    path = top(layout) / "few.tar"
+    with tarfile.open(path, "a") as tar:
+        for ending in ("cls", "cls", "png"):
+            tar.addfile(tarfile.TarInfo(f"9.{ending}"))
+    (line,) = check_data(layout)
+    assert line == f"few: {path}: 1 samples have several labels (9): keep one"
+
+
+def test_images_that_are_none_are_named_or_left_out(layout: Layout, capsys: pytest.CaptureFixture):
+    path = top(layout) / "train-1.tar"
+    good = [sample(i, i % 3) for i in range(6, 12)]
+    half = picture(50, side=40)[:-700]
+    write_shard(path, [
+        *good, ("text", {"png": b"<html>", "cls": b"0"}), ("void", {"png": b"", "cls": b"0"}),
+        ("half", {"png": half, "cls": b"1"}),
+    ])  # fmt: skip
+    said = check_data(layout)
+    # class after class
+    assert [line.split(": ")[:2] for line in said] == [
+        [str(path), name] for name in ("text.png", "void.png", "half.png")
+    ]
+    reasons = ("cannot identify image file", "empty file", "image file is truncated")
+    assert all(reason in line for reason, line in zip(reasons, said, strict=True))
+    change(layout, on_error="skip")
+    assert check_data(layout) == []
+    assert "3 unreadable files will be left out:" in capsys.readouterr().out
+    assert len(json.loads(layout.checked.read_text())["unreadable"]) == 3
+    data(layout)
+    counts = [len(read_set(layout.data, name).labels) for name in ("train", "id_val")]
+    assert sum(counts) == 12
+
+
+def test_all_faults_are_said_at_once(layout: Layout):
+    folder = top(layout)
+    (folder / "train-0.tar").unlink()
+    whole = (folder / "train-1.tar").read_bytes()
+    (folder / "train-1.tar").write_bytes(whole[:2600])
+    write_shard(folder / "test.tar", [("a", {"png": picture(1)}), sample(2, 7)])
+    (folder / "few.tar").write_bytes(b"\x1f\x8b packed")
+    change(layout, shards={
+        "train": "train-{0..1}.tar", "test": "test.tar", "few": "few.tar", "id_val": "test.tar",
+        "away": "http://127.0.0.1:9/x.tar", "cloud": "nowhere://x/y.tar",
+    }, templates="captions.txt")  # fmt: skip
+    (layout.root / "captions.txt").write_text("a scan\n")
+    said = "\n".join(check_data(layout))
+    for part in (
+        f"train: {folder}/train-0.tar: not there, or not to be reached: check the path",
+        f"train: {folder}/train-1.tar: no whole tar file (unexpected end of data; the last good "
+        "sample: 000006): get it anew",
+        f"id_test: {folder}/test.tar: 1 samples have no label (a): add a member .cls",
+        f"id_test: {folder}/test.tar: 1 samples have a label that is no class's number (000002",
+        f"few: {folder}/few.tar: no whole tar file (",
+        "away: http://127.0.0.1:9/x.tar: not there, or not to be reached",
+        "cloud: nowhere://x/y.tar: not readable in parts (Protocol not known: nowhere",
+        "shards: test.tar: named twice",
+        "shards: id_val: this name is taken",
+        "templates: captions.txt: every line needs {}",
+        "validation_per_class: give a number",
+    ):
+        assert part in said, (part, said)
+    assert not layout.checked.exists()
+
+
+def test_sets_that_are_not_listed_are_said(layout: Layout):
+    change(layout, shards={"few": "few.tar"})
+    assert check_data(layout) == [
+        f"{name}: not found: list its shards under `shards`" for name in ("train", "id_test")
+    ]
+
+
+def test_a_class_without_an_image_is_said(layout: Layout):
+    (layout.root / "names.txt").write_text("cat\nsteam locomotive\ntea pot\nunicorn\n")
+    assert check_data(layout) == ["train: no image of the classes 3: see class_names"]
+
+
+def test_a_set_without_an_image_is_said(layout: Layout):
+    write_shard(top(layout) / "few.tar", [])
+    assert check_data(layout) == ["few: its shards hold no image with a label"]
+
+
+def test_too_few_images_to_hold_out_are_said(layout: Layout):
+    change(layout, validation_per_class=4)
+    (said,) = check_data(layout)
+    assert "3 classes are too small to hold out 4 images (0 has 4, 1 has 4, 2 has 4)" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "not readable ("), (b"\xff", "not readable ("), (b"", "every line must name a class"),
+     (b"cat\n\ntea pot\n", "every line must name a class")],
+)  # fmt: skip
+def test_a_wrong_file_of_names_is_said(layout: Layout, content: bytes | None, said: str):
+    names = layout.root / "names.txt"
+    names.unlink() if content is None else names.write_bytes(content)
+    (line,) = check_data(layout)
+    assert line.startswith(f"class_names: {names}: {said}")
+
+
+def test_shards_of_val_are_the_validation_set_and_captions_come_from_a_file(layout: Layout):
+    write_shard(top(layout) / "val.tar", [sample(i, i % 3) for i in range(40, 46)])
+    sets = yaml.safe_load(NUMBERS)["folders"]["data"]["shards"] | {"val": "val.tar"}
+    (layout.root / "captions.txt").write_text("a scan of {}.\n")
+    change(layout, shards=sets, validation_per_class=None, templates="captions.txt")
+    assert check_data(layout) == []
+    data(layout)
+    assert len(read_set(layout.data, "id_val").labels) == 6
+    assert len(read_set(layout.data, "train").labels) == 12
+    assert [template("x") for template in read_templates(layout.data)] == ["a scan of x."]
+
+
+def test_a_shard_that_changed_since_is_named(layout: Layout):
+    assert check_data(layout) == []
+    data(layout)
+    path = top(layout) / "few.tar"
+    path.write_bytes(path.read_bytes()[:600])
+    few = read_set(layout.data, "few")
+    with pytest.raises(ValueError, match=r"few\.tar: \d+ bytes came instead of \d+: it was chan"):
+        list(few.read_images(SMALL, 2))
+    path.unlink()
+    with pytest.raises(ValueError, match=r"few\.tar: does not come \("):
+        few.open_images(SMALL)[[0]]
+
+
+# ------------------------------------------------------------------------------- over HTTP ------
+
+
+class WholeFiles(SimpleHTTPRequestHandler):
+    """A server that gives whole files only, as Python's own does."""
+
+    def log_message(self, *words: object) -> None:
+        """Be quiet."""
+
+
+class Parts(WholeFiles):
+    """A server that gives parts of files, and counts the bytes of each answer."""
+
+    sent: list[int]
+
+    def do_GET(self) -> None:
+        """Answer a request for a part."""
+        first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups()
+        with open(self.translate_path(self.path), "rb") as file:
+            whole = file.read()
+        part = whole[int(first) : int(last) + 1]
+        self.sent.append(len(part))
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
+        self.end_headers()
+        self.wfile.write(part)
+
+
+@pytest.fixture
+def serve(layout: Layout) -> Iterator[Callable[[type[WholeFiles]], str]]:
+    """Serves the shards, and says where."""
+    servers = []
+
+    def start(handler: type[WholeFiles]) -> str:
+        bound = partial(handler, directory=str(top(layout)))
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), bound))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def remote(address: str) -> dict[str, str]:
+    return {
+        "train": f"{address}/train-{{0..1}}.tar",
+        "test": "test.tar",
+        "few": f"{address}/few.tar",
+    }
+
+
+def test_shards_behind_a_url_are_read_as_those_on_disk(layout: Layout, serve: Callable):
+    assert check_data(layout) == []
+    data(layout)
+    here = {name: read_set(layout.data, name) for name in ("train", "few")}
+    expected = {name: one.open_images(SMALL)[range(len(one.labels))] for name, one in here.items()}
+    Parts.sent = []
+    change(layout, shards=remote(serve(Parts)))
+    assert check_data(layout) == []
+    data(layout)
+    for name, one in here.items():
+        there = read_set(layout.data, name)
+        assert there.shards[0].startswith("http://127.0.0.1")
+        np.testing.assert_array_equal(there.labels, one.labels)
+        Parts.sent.clear()
+        # in this process, then in others that are forked from it, connections and all
+        images = there.open_images(SMALL)
+        assert torch.equal(images[range(len(one.labels))], expected[name])
+        # an image takes its own bytes, no more
+        assert sorted(Parts.sent) == sorted(map(len, contents(one)))
+        assert torch.equal(torch.cat(list(there.read_images(SMALL, 1))), expected[name])
+
+
+def test_a_server_that_gives_whole_files_only_is_said(layout: Layout, serve: Callable):
+    address = serve(WholeFiles)
+    change(layout, shards=remote(address))
+    said = check_data(layout)
+    assert len(said) == 3
+    for line, name in zip(said, ("train-0", "train-1", "few"), strict=True):
+        assert f"{address}/{name}.tar: not readable in parts (" in line
+        assert "its server does not give parts of a file" in line
+        assert line.endswith("download it, name its path")
+
+
+def test_a_shard_that_changed_behind_its_url_is_one_line(layout: Layout, serve: Callable):
+    Parts.sent = []
+    address = serve(Parts)
+    change(layout, shards=remote(address))
+    assert check_data(layout) == []
+    data(layout)
+    (top(layout) / "few.tar").write_bytes(os.urandom(100))
+    with pytest.raises(ValueError, match=rf"^{address}/few\.tar: \d+ bytes came instead") as caught:
+        list(read_set(layout.data, "few").read_images(SMALL, 1))
+    assert len(str(caught.value).splitlines()) == 1
