@@ -180,3 +180,21 @@ def test_a_copy_loses_what_tells_of_time_and_machine_and_keeps_the_rest():
 def test_a_copy_without_metadata_is_a_copy():
     notebook = new_notebook(cells=[new_code_cell("1", id="00")])
     assert nbformat.writes(reproducible(notebook)) == nbformat.writes(notebook)
+
+
+def test_of_a_widget_the_copy_keeps_the_picture():
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "b32a"}, "text/plain": "A()"}
+    cell = new_code_cell("slider", id="01")
+    cell.outputs = [
+        new_output("display_data", view | {"image/png": "cGl4ZWxz"}),
+        new_output("display_data", view),
+        new_output("display_data", {"text/plain": "a word"}),
+    ]
+    notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": {"b32a": {}}}})
+    clean = reproducible(notebook)
+    assert [dict(output.data) for output in clean.cells[0].outputs] == [
+        {"text/plain": "A()", "image/png": "cGl4ZWxz"},
+        {"text/plain": "a word"},
+    ]
+    assert "widgets" not in clean.metadata
+    assert "b32a" in nbformat.writes(notebook)  # the notebook itself is left alone

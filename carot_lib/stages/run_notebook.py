@@ -20,6 +20,8 @@ from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.schema import exit_on_bad_input
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 
 def run_notebook(layout: Layout, name: str) -> Path:
     """Execute and write the copy; returns its path.
@@ -55,9 +57,13 @@ def run_notebook(layout: Layout, name: str) -> Path:
 
 
 def reproducible(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy without times, random ids, warnings on standard error and paths of the machine."""
+    """A copy without times, random ids, warnings on standard error and paths of the machine.
+
+    Widgets need a kernel and have random ids: the picture that a cell gives for one stays.
+    """
     clean = copy.deepcopy(notebook)
     clean.metadata.pop("papermill", None)
+    clean.metadata.pop("widgets", None)
     clean.metadata.get("language_info", {}).pop("version", None)
     for cell in clean.cells:
         cell.metadata.pop("papermill", None)
@@ -67,10 +73,16 @@ def reproducible(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.id = "injected-parameters"
             tags.append("remove-cell")  # the page's title says the profile
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and _is_still(o)]
             for output in cell.outputs:
                 _name_tables(output.get("data", {}), cell.id)
     return clean
+
+
+def _is_still(output: nbformat.NotebookNode) -> bool:
+    """Whether something is left of an output without its widget, which is taken away."""
+    data = output.get("data", {})
+    return data.pop(WIDGET, None) is None or set(data) > {"text/plain"}
 
 
 def _name_tables(data: dict, name: str) -> None:
