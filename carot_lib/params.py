@@ -9,6 +9,7 @@ from carot_lib.data.sources import DataParams
 from carot_lib.evaluation import EvaluationParams
 from carot_lib.methods.params import MethodParams
 from carot_lib.models.clip_model import InterpolationParams
+from carot_lib.models.mixes import MixParams
 from carot_lib.schema import Fraction, StrictParams, read_params
 from carot_lib.training.loop import HardwareParams, TrainingParams
 from carot_lib.training.pretrained import PretrainedParams
@@ -32,6 +33,7 @@ class ScaleParams(StrictParams):
     training: TrainingParams
     runs: dict[str, MethodParams]
     interpolated: dict[str, InterpolationParams]
+    interpolations: MixParams
     search: SearchParams
     evaluation: EvaluationParams
 

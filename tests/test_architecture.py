@@ -17,6 +17,7 @@ FLOORS = [  # ground floor first; a part imports only from floors below its own
     {"methods"},
     {"training", "report"},
     {"params"},
+    {"explore"},
     {"stages"},
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -1,0 +1,69 @@
+"""WiSE-FT along alpha: every mix of two classifiers, judged in one pass over the images."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field, model_validator
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.predictions import Calibrated
+from carot_lib.data.datasets import LabelledSet
+from carot_lib.models.clip_model import ImageClassifier, interpolate
+from carot_lib.models.inference import BATCH_SIZE
+from carot_lib.progress import track
+from carot_lib.schema import Fraction, StrictParams
+
+
+class MixParams(StrictParams):
+    """Shares of the fine-tuned weights, from the zero-shot model (0) to the fine-tuned one (1)."""
+
+    alphas: Annotated[list[Fraction], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _from_one_end_to_the_other(self) -> "MixParams":
+        rising = all(a < b for a, b in zip(self.alphas, self.alphas[1:], strict=False))
+        if not rising or (self.alphas[0], self.alphas[-1]) != (0, 1):
+            raise ValueError(f"alphas must rise from 0 to 1, got {self.alphas}")
+        return self
+
+
+def mix_all(
+    zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alphas: Sequence[float]
+) -> list[ImageClassifier]:
+    """The WiSE-FT classifier of every alpha, see `carot_lib.models.clip_model.interpolate`."""
+    return [interpolate(zero_shot, fine_tuned, alpha) for alpha in alphas]
+
+
+@torch.no_grad()
+def judge(
+    classifiers: Sequence[ImageClassifier],
+    dataset: LabelledSet,
+    n_bins: int,
+    device: torch.device,
+) -> list[BinStats]:
+    """Binned predictions of several classifiers of one architecture on one set.
+
+    Each image is read once for all of them, and of the logits only the bins are kept: ImageNet's
+    files take longer to decode than to classify, and its logits would fill the memory.
+
+    Args:
+        classifiers: moved to the device, in evaluation mode.
+        dataset: the set; its label space is applied.
+        n_bins: of the confidence.
+        device: where to compute.
+    """
+    classifiers = [classifier.to(device).eval() for classifier in classifiers]
+    stats = [BinStats.empty(n_bins) for _ in classifiers]
+    batches = dataset.read_images(classifiers[0].preprocessing, BATCH_SIZE)
+    total, done = math.ceil(len(dataset.labels) / BATCH_SIZE), 0
+    for images in track(batches, total, f"judging {dataset.name}", "batches"):
+        images = images.to(device)
+        labels = dataset.labels[done : done + len(images)]
+        done += len(images)
+        for i, classifier in enumerate(classifiers):
+            logits = dataset.label_space.project(classifier(images).float().cpu().numpy())
+            one = Calibrated.from_logits(logits, labels)
+            stats[i] += BinStats.from_confidences(one.confidences, one.correct, n_bins)
+    return stats
