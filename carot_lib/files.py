@@ -1,11 +1,16 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and naming those that are damaged all the same."""
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+DAMAGE = (ValueError, KeyError, RuntimeError, SafetensorError, zipfile.BadZipFile, EOFError)
 
 
 @contextmanager
@@ -39,3 +44,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file of the pipeline whose content the block cannot take.
+
+    Raises:
+        ValueError: as said.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        reason = " ".join(f"{error}".splitlines()[:1])
+        raise ValueError(f"{path} is damaged ({reason}): `make repro` makes it anew") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged.
+    """
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))

@@ -59,10 +59,14 @@ def read_params(path: Path, model: type[AnyParams], *keys: str) -> AnyParams:
 def exit_on_bad_input() -> Iterator[None]:
     """Say what is wrong with the input, the disk or the numbers in a line, without traceback.
 
-    A missing file is said with the stage that writes it. Exit code 2, or 1 if it was the numbers.
+    A missing file is said with the stage that writes it. Exit code 2, or 1 if it was the numbers;
+    130 where Ctrl-C ended the work.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     except FloatingPointError as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from carot_lib.files import atomic_write, write_json, write_text
+from carot_lib.files import atomic_write, read_json, reading, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -175,3 +177,42 @@ def test_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, tre
     path = tmp_path_factory.getbasetemp() / f"tree-{os.getpid()}.json"
     write_json(path, tree)
     assert json.loads(path.read_text(encoding="utf-8")) == tree
+    assert read_json(path) == tree
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", b"no JSON\nof two lines"])
+def test_a_damaged_json_file_is_one_line_that_names_it(tmp_path: Path, content: bytes):
+    path = tmp_path / "temperature.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        read_json(path)
+    line = str(caught.value)
+    assert line.startswith(f"{path} is damaged (")
+    assert line.endswith("): `make repro` makes it anew")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [
+        (pd.read_csv, b""),
+        (pd.read_csv, b"a,b\n1,2\n1,2,3,4\n"),
+        (load_file, b""),
+        (load_file, b"no tensors at all"),
+        (lambda path: {}["head.weight"], b""),
+    ],
+)
+def test_any_damaged_file_is_one_line_that_names_it(tmp_path: Path, read, content: bytes):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged") as caught, reading(path):
+        read(path)
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_stays_missing(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(FileNotFoundError), reading(tmp_path / "x"):
+        load_file(tmp_path / "x")

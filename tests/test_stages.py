@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from carot_lib.calibration.predictions import Predictions
+from carot_lib.data.datasets import write_set
+from carot_lib.evaluation import load_evaluation
 from carot_lib.files import write_json
 from carot_lib.label_space import LabelSpace
 from carot_lib.layout import Layout
@@ -112,6 +114,56 @@ def test_a_stage_that_misses_several_inputs_names_the_next_when_the_first_is_the
     (layout.model("ft", 0) / "classifier.json").unlink()
     line = f"{layout.model('ft', 0) / 'classifier.json'} is missing: run stage `train`"
     assert call("interpolate", *RUN) == (2, [line])
+
+
+def predicted(layout: Layout, **hardware: object) -> dict[str, bytes]:
+    """What stage `predict` writes with other hardware, as from a shell."""
+    tree = yaml.safe_load(layout.params.read_text())
+    tree["miniature"]["hardware"] |= hardware
+    layout.params.write_text(yaml.safe_dump(tree))
+    done = subprocess.run(
+        [sys.executable, "-m", "carot_lib.stages.predict", "--profile", "miniature", *RUN],
+        cwd=layout.root,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("predicting id_val: 3/3 batches") == (hardware["devices"] == 1)
+    assert done.stderr.count("predicting r: ") == 1  # a single batch, of the first process
+    folder = layout.predictions("ft", 0, "id_val").parent
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    return written
+
+
+def test_two_devices_write_the_predictions_of_one(
+    layout: Layout, make_clip: Callable[[], Clip], class_prompts: object
+):
+    save_classifier(make_clip().zero_shot_classifier(class_prompts), layout.model("ft", 0))
+    write_json(layout.data / "classes.json", {"class_names": list("abc"), "label_spaces": {}})
+    chance = np.random.default_rng(0)
+    for name in load_evaluation(layout).datasets:
+        size = 1100 if name == "id_val" else 7  # three batches, or one
+        images = chance.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
+        write_set(layout.data, name, np.arange(size) % 3, images=images)
+    one = predicted(layout, devices=1)
+    assert set(one) == {f"{name}.npz" for name in load_evaluation(layout).datasets}
+    assert predicted(layout, devices=2) == one
+    assert predicted(layout, devices=1, nodes=2) == one  # those of this machine: nobody waits
+
+
+def test_hardware_that_is_not_there_is_a_line(
+    layout: Layout, call: Callable, make_clip: Callable[[], Clip], class_prompts: object
+):
+    save_classifier(make_clip().zero_shot_classifier(class_prompts), layout.model("ft", 0))
+    tree = yaml.safe_load(layout.params.read_text())
+    tree["miniature"]["hardware"] |= {"accelerator": "cuda", "devices": 99}
+    layout.params.write_text(yaml.safe_dump(tree))
+    code, (line,) = call("predict", *RUN)
+    assert code == 2
+    assert line.startswith("hardware: 99 CUDA devices are asked for and torch finds ")
 
 
 @pytest.mark.parametrize("name", ["replicate", "appendix"])
@@ -236,15 +288,16 @@ def test_damaged_predictions_are_named(layout: Layout, call: Callable, damage: b
     assert line.startswith(f"{path} does not hold predictions (")
 
 
-def test_a_damaged_model_is_no_traceback(
-    layout: Layout, call: Callable, make_clip: Callable[[], Clip]
+@pytest.mark.parametrize("name", ["clip.safetensors", "clip.json"])
+def test_a_damaged_model_is_named(
+    layout: Layout, call: Callable, make_clip: Callable[[], Clip], name: str
 ):
     save_clip(make_clip(), layout.pretrained)
-    path = layout.pretrained / "clip.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
+    path = layout.pretrained / name
+    path.write_bytes(path.read_bytes()[:100])
     code, (line,) = call("zero_shot", "--seed", "0")
     assert code == 2
-    assert "deserializing" in line
+    assert line.startswith(f"{path} is damaged (")
 
 
 def test_a_file_in_place_of_the_folder_of_results_is_named(layout: Layout, call: Callable):
@@ -309,10 +362,11 @@ def test_a_folder_that_may_not_be_written_is_named(layout: Layout, call: Callabl
         (OSError("a.jpg: not a readable image"), 2, "a.jpg: not a readable image"),
         (IsADirectoryError(21, "Is a directory", ".y.unfinished", None, "y"), 2, "y: is a directo"),
         (FloatingPointError("the loss is nan at step 2"), 1, "the loss is nan at step 2"),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_every_fault_of_the_input_the_disk_or_the_numbers_is_a_line(
-    capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
 ):
     with pytest.raises(SystemExit) as caught, exit_on_bad_input():
         raise error

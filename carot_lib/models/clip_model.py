@@ -5,7 +5,6 @@ file can carry code and a checkpoint says itself which architecture it fits.
 """
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from open_clip.transformer import text_global_pool
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from carot_lib.files import atomic_write, write_json
+from carot_lib.files import atomic_write, read_json, reading, write_json
 from carot_lib.schema import Fraction, StrictParams
 
 TEXTS_AT_ONCE = 1024  # prompts encoded together for a head: bounds the memory
@@ -247,9 +246,11 @@ def load_clip(folder: Path) -> Clip:
 
     Raises:
         FileNotFoundError: the folder holds no such model.
+        ValueError: a file of it is damaged.
     """
-    clip = build_clip(json.loads((folder / "clip.json").read_text()))
-    clip.model.load_state_dict(load_file(folder / "clip.safetensors"))
+    clip = build_clip(read_json(folder / "clip.json"))
+    with reading(folder / "clip.safetensors"):
+        clip.model.load_state_dict(load_file(folder / "clip.safetensors"))
     return clip.eval()
 
 
@@ -264,11 +265,14 @@ def load_classifier(folder: Path) -> ImageClassifier:
 
     Raises:
         FileNotFoundError: the folder holds no such classifier.
+        ValueError: a file of it is damaged.
     """
-    config = json.loads((folder / "classifier.json").read_text())
-    weights = load_file(folder / "classifier.safetensors")
-    classifier = ImageClassifier(build_clip(config).model.visual, weights["head.weight"], config)
-    classifier.load_state_dict(weights)
+    config = read_json(folder / "classifier.json")
+    with reading(folder / "classifier.safetensors"):
+        weights = load_file(folder / "classifier.safetensors")
+        visual = build_clip(config).model.visual
+        classifier = ImageClassifier(visual, weights["head.weight"], config)
+        classifier.load_state_dict(weights)
     return classifier.eval()
 
 

@@ -1,6 +1,5 @@
 """What the notebooks read: results, predictions and data of one profile, under their names."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import EvaluationParams, RowParams, load_evaluation, load_rows
+from carot_lib.files import read_json, reading
 from carot_lib.layout import Layout, find_root
 from carot_lib.report.styles import RUN_NAMES, dataset_names, save_figure
 
@@ -50,7 +50,7 @@ class Report:
     def temperature(self, run: str) -> float:
         """The temperature chosen for a run."""
         path = self.layout.evaluation(run, self.seed) / "temperature.json"
-        return json.loads(path.read_text())["temperature"]
+        return read_json(path)["temperature"]
 
     def temperature_curve(self, run: str) -> pd.DataFrame:
         """ECE on the ID validation set by temperature: columns temperature, ece."""
@@ -133,7 +133,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: it is not there; the message says what to run.
+        ValueError: it is damaged.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `make repro` first")
-    return pd.read_csv(path)
+    with reading(path):
+        return pd.read_csv(path)

@@ -9,8 +9,6 @@ nothing is reported with it: its only row with temperature scaling is the temper
 summary.json holds the numbers of Table 1 for `dvc metrics show`.
 """
 
-import json
-
 import pandas as pd
 
 from carot_lib.calibration.bin_stats import BinStats
@@ -19,7 +17,7 @@ from carot_lib.calibration.metrics import aurc, brier, ece_batch_mean, nll
 from carot_lib.calibration.predictions import Calibrated, Predictions, check_held_out
 from carot_lib.command import read_command
 from carot_lib.evaluation import VALIDATION, EvaluationParams, load_evaluation
-from carot_lib.files import write_json, write_text
+from carot_lib.files import read_json, write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.report.tables import COLUMNS
 from carot_lib.schema import exit_on_bad_input
@@ -33,7 +31,7 @@ def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     """
     params = load_evaluation(layout)
     bootstrap = params.bootstrap
-    chosen = json.loads((layout.evaluation(run, seed) / "temperature.json").read_text())
+    chosen = read_json(layout.evaluation(run, seed) / "temperature.json")
     values = {(VALIDATION, "temperature"): {"temperature": chosen["temperature"]}}
     resampled = {}
     for name in params.datasets:

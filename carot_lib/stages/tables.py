@@ -12,7 +12,7 @@ import pandas as pd
 
 from carot_lib.command import read_command
 from carot_lib.evaluation import load_evaluation, load_rows
-from carot_lib.files import write_text
+from carot_lib.files import reading, write_text
 from carot_lib.layout import Layout
 from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
 from carot_lib.report.tables import (
@@ -65,10 +65,11 @@ def tables(layout: Layout) -> None:
 
 def read_all(layout: Layout, name: str) -> pd.DataFrame:
     """One file of the evaluations of every run and seed, one below the other."""
-    rows = load_rows(layout)
-    return pd.concat(
-        pd.read_csv(layout.evaluation(run, seed) / name) for run in rows.rows for seed in rows.seeds
-    )
+    rows, parts = load_rows(layout), []
+    for path in (layout.evaluation(run, seed) / name for run in rows.rows for seed in rows.seeds):
+        with reading(path):
+            parts.append(pd.read_csv(path))
+    return pd.concat(parts)
 
 
 if __name__ == "__main__":
