@@ -62,6 +62,10 @@ class Layout:
         """Temperature and metrics of one run."""
         return self.root / "evaluations" / self.profile / run / f"seed{seed}"
 
+    def summary(self, run: str, seed: int) -> Path:
+        """The numbers of Table 1 of one run, which git keeps for `dvc metrics`."""
+        return self.results / "runs" / f"{run}-seed{seed}.json"
+
     @property
     def results(self) -> Path:
         """Tables, figures and executed notebooks: what git keeps."""

@@ -26,6 +26,7 @@ def written(layout: Layout, run: str = "ft", seed: int = 3) -> dict[str, Path]:
         "live": layout.live(run, seed),
         "predictions": layout.predictions(run, seed, "id_val"),
         "evaluation": layout.evaluation(run, seed),
+        "summary": layout.summary(run, seed),
         "results": layout.results,
         "site": layout.site,
     }
@@ -41,6 +42,7 @@ def test_every_path_by_name():
         "live": "live/miniature/ft/seed3",
         "predictions": "predictions/miniature/ft/seed3/id_val.npz",
         "evaluation": "evaluations/miniature/ft/seed3",
+        "summary": "results/miniature/runs/ft-seed3.json",
         "results": "results/miniature",
         "site": "site/miniature",
     }

@@ -6,7 +6,8 @@ Reads predictions/<profile>/<run>/seed<seed>/ and evaluations/<profile>/<run>/se
 temperature.json; writes metrics.csv beside the latter: one row a metric, with its interval. The
 rows `ood` are means over the shifted sets. On the validation set, which chose the temperature,
 nothing is reported with it: its only row with temperature scaling is the temperature.
-summary.json holds the numbers of Table 1 for `dvc metrics show`.
+results/<profile>/runs/<run>-seed<seed>.json holds the numbers of Table 1 for `dvc metrics`; it is
+kept in git, so that `dvc metrics diff` and `dvc exp show` know those of every commit.
 """
 
 import pandas as pd
@@ -59,7 +60,7 @@ def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     write_text(
         layout.evaluation(run, seed) / "metrics.csv", table.to_csv(index=False, float_format="%.6f")
     )
-    write_json(layout.evaluation(run, seed) / "summary.json", summarise(table))
+    write_json(layout.summary(run, seed), summarise(table))
     return table
 
 
