@@ -70,7 +70,7 @@ def executed_notebooks(layout: Layout) -> list[Path]:
 
 def title_table(record: Provenance) -> str:
     """What the numbers were made by, as a table."""
-    changed = f", with {len(record.uncommitted)} uncommitted files" if record.uncommitted else ""
+    changed = f", and files changed since: {len(record.uncommitted)}" if record.uncommitted else ""
     libraries = (f"{name} {record.libraries[name]}" for name in PACKAGES)
     rows = {
         "Profile": record.profile,
