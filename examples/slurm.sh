@@ -1,5 +1,5 @@
 #!/bin/bash
-# Train one run on two machines of eight GPUs each: sbatch examples/slurm.sh carot 0
+# Train one run and predict by it on two machines of eight GPUs each: sbatch examples/slurm.sh carot 0
 # First, in params.yaml: imagenet.hardware.devices: 8 and nodes: 2; profile: imagenet.
 #SBATCH --job-name=carot
 #SBATCH --nodes=2
@@ -16,9 +16,11 @@
 set -euo pipefail
 source .venv/bin/activate
 srun python -m carot_lib.stages.train --profile imagenet --run "$1" --seed "$2"
+srun python -m carot_lib.stages.predict --profile imagenet --run "$1" --seed "$2"
 
-# DVC does not see what was made without it: `dvc commit train@imagenet-<run>-<seed>` enters it, and
-# `dvc repro` does the rest. On one machine `dvc repro` alone does it all, and torchrun is not needed.
+# DVC does not see what was made without it: `dvc commit train@imagenet-<run>-<seed>
+# predict@imagenet-<run>-<seed>` enters it, and `dvc repro` does the rest; it predicts on the devices
+# of the machine it runs on. On one machine `dvc repro` alone does it all, and torchrun is not needed.
 # Without SLURM, on every machine, with its number as node_rank:
 #   torchrun --nnodes=2 --nproc-per-node=8 --node-rank=0 --rdzv-backend=c10d \
 #     --rdzv-endpoint=first-machine:29500 -m -- carot_lib.stages.train --profile imagenet \

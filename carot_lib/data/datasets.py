@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,15 @@ class LabelledSet:
             raise ValueError(f"set {self.name} holds no images but paths: give the preprocessing")
         return FileImages(
             self.image_folder, self.paths, preprocessing, self.border, training, self.shards
+        )
+
+    def part(self, rows: slice) -> "LabelledSet":
+        """Some of its images, under its name and fingerprint."""
+        return replace(
+            self,
+            labels=self.labels[rows],
+            images=None if self.images is None else self.images[rows],
+            paths=None if self.paths is None else self.paths[rows],
         )
 
     def thumbnails(

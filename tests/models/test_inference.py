@@ -1,5 +1,8 @@
 """From images to logits: every image once, in order, in evaluation mode, whatever the batches."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from carot_lib.data.datasets import LabelledSet, normalise
+from carot_lib.data.datasets import LabelledSet, normalise, write_set
+from carot_lib.files import write_json
 from carot_lib.label_space import LabelSpace
 from carot_lib.models import inference
 from carot_lib.models.clip_model import Clip, ImageClassifier
-from carot_lib.models.inference import pick_device, predict_logits
+from carot_lib.models.inference import gather, own_batches, pick_device, predict_logits
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -115,6 +120,59 @@ def test_files_have_the_logits_of_their_pictures(classifier: ImageClassifier, tm
     files = replace(labelled(7), images=None, paths=np.array(paths), image_folder=tmp_path)
     logits = predict_logits(classifier, files, CPU)
     np.testing.assert_allclose(logits, expected(classifier, 7), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one, two and four gloo processes predicted of the same sets, in batches of two."""
+    folder = tmp_path_factory.mktemp("predicted")
+    write_json(folder / "classes.json", {"class_names": list("abcde"), "label_spaces": {}})
+    for size in (1, 2, 3, 4, 9, 16, 23):
+        images = pictures(size)[:, :16, :16]
+        paths = [f"{size}-{i}.png" for i in range(size)]
+        for path, image in zip(paths, images, strict=True):
+            Image.fromarray(image).save(folder / path)
+        labels = np.zeros(size, dtype=np.int64)
+        write_set(folder, f"memory{size}", labels, images=images)
+        write_set(folder, f"files{size}", labels, paths=paths)
+    subprocess.run(
+        [sys.executable, "tests/many_predictors.py", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_many_processes_have_the_logits_of_one_to_the_bit(predicted: Path, devices: int):
+    shares = []
+    with np.load(predicted / "predicted-1-0.npz") as expected:
+        sets = [name for name in expected.files if "seen" not in name]
+        assert len(sets) == 8
+        for rank in range(devices):
+            with np.load(predicted / f"predicted-{devices}-{rank}.npz") as found:
+                assert found.files == expected.files
+                for name in sets:
+                    # every process is given all: uneven shares, and fewer batches than processes
+                    size = int(name.removeprefix("memory").removeprefix("files"))
+                    assert expected[name].shape == (size, 5)
+                    np.testing.assert_array_equal(found[name], expected[name])
+                shares.append({name: found[f"{name} seen"].tolist() for name in sets})
+        for name in sets:  # all processes together saw each batch of the one once
+            seen = [batch for share in shares for batch in share[name]]
+            assert seen == expected[f"{name} seen"].tolist()
+    # nine images: batches of 2, 2, 2, 2 and 1
+    two, four = [[2, 2, 2], [2, 1]], [[2, 2], [2], [2], [1]]
+    assert [share["memory9"] for share in shares] == {2: two, 4: four}[devices]
+    assert [share["memory1"] for share in shares] == [[1]] + [[]] * (devices - 1)
+
+
+def test_one_process_takes_every_batch_and_has_nothing_to_gather():
+    assert own_batches(5) == range(5)
+    assert gather([1, 2]) == [[1, 2]]
 
 
 @pytest.mark.parametrize(("found", "kind"), [(False, "cpu"), (True, "cuda")])
