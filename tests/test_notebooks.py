@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,51 @@ def test_ruff_finds_no_fault(path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def shows(cell: nbformat.NotebookNode) -> str | None:
+    """What a cell with hidden code shows, a `fig` or a `tab`; those that only prepare show none."""
+    tags = cell.metadata.get("tags", [])
+    if "hide-input" not in tags or "remove-cell" in tags:
+        return None
+    if re.search(r"\b(save|save_figure)\(figure", cell.source):
+        return "fig"
+    last = ast.parse(cell.source).body[-1]
+    table = ast.unparse(last).startswith(("styled(", "display(")) or ".style." in ast.unparse(last)
+    return "tab" if table or isinstance(last, ast.If) else None
+
+
+def test_every_figure_and_table_has_a_name_and_a_caption_that_can_be_read_alone(path: Path):
+    for cell in code(path):
+        if kind := shows(cell):
+            given = cell.metadata.get("mystnb", {})
+            assert given["figure"]["name"].startswith(f"{kind}-"), cell.id
+            assert len(given["figure"]["caption"]) > 40, cell.id
+            assert given["figure"]["caption"].endswith("."), cell.id
+
+
+def test_every_figure_has_an_alternative_text(path: Path):
+    for cell in code(path):
+        given = cell.metadata.get("mystnb", {})
+        if given and given["figure"]["name"].startswith("fig-"):
+            assert len(given["image"]["alt"]) > 40, cell.id
+            assert given["image"]["alt"].endswith("."), cell.id
+
+
+def test_a_saved_figure_is_named_after_its_file(path: Path):
+    # by that name the PDF finds the vectors
+    for cell in code(path):
+        for file in re.findall(r"\bsave(?:_figure)?\(figure,.*\"(\w+)\"\)", cell.source):
+            assert cell.metadata["mystnb"]["figure"]["name"] == f"fig-{file}"
+
+
+def test_names_are_given_once_and_every_reference_has_its_name(path: Path):
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for other in PATHS
+        for cell in code(other)
+        if "mystnb" in cell.metadata
+    ]
+    assert len(names) == len(set(names))
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"\{numref\}`([\w-]+)`", text)) <= set(names)
