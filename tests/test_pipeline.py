@@ -37,7 +37,7 @@ def shrink(tree: dict) -> dict:
         drawn["images_per_class"] = 3
     world["data"]["reference"] |= {"images_per_class": 1, "epochs": 1}
     world["pretrained"] |= {"steps": 4, "batch_size": 32, "warmup_steps": 1, "scale_images": 64}
-    world["training"] |= {"epochs": 1, "warmup_steps": 1}
+    world["training"] |= {"epochs": 1, "warmup_steps": 1, "validate_every": 2}
     for name, every in (("carot", 2), ("carot_double", 4)):
         world["runs"][name]["teacher"]["update_every"] = every
     world["evaluation"]["bootstrap"]["resamples"] = 50
@@ -145,6 +145,30 @@ def test_no_result_tells_of_the_machine(project: Path):
     for path in (project / "results").rglob("*"):
         if path.suffix in (".csv", ".md", ".tex", ".ipynb"):
             assert str(project) not in path.read_text(), path
+
+
+def test_dvc_shows_the_numbers_of_every_run(project: Path):
+    shown = run(project, "dvc", "metrics", "show", "--json")
+    files = json.loads(shown.stdout)[""]["data"]
+    assert len(files) == 11
+    table = pd.read_csv(project / "results" / "miniature" / "table1.csv").set_index("run")
+    for name in RUNS:
+        numbers = files[f"results/miniature/runs/{name}-seed0.json"]["data"]
+        assert numbers == pytest.approx(table.loc[name].to_dict(), abs=2e-6)
+
+
+def test_dvc_shows_the_curves_of_every_run_and_the_figures(project: Path):
+    shown = run(project, "dvc", "plots", "show")
+    assert shown.returncode == 0
+    assert "failed" not in shown.stderr
+    page = (project / "dvc_plots" / "index.html").read_text()
+    for title in ("accuracy on id_val", "contrastive loss", "logit scale", "ECE on id_val by temp"):
+        assert title in page
+    for name in RUNS[1:]:
+        assert name in page
+    figures = re.findall(r'<img src="(.+?)"', page)
+    assert len(figures) == 5
+    assert all((project / "dvc_plots" / figure).stat().st_size > 1000 for figure in figures)
 
 
 def test_a_second_run_has_nothing_to_do(project: Path):
