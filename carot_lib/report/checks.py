@@ -20,7 +20,7 @@ Check = tuple[bool | None, str]  # holds, does not hold, could not be made; in w
 def recomputation(cell: Cell, recomputed: float | None, lacking: str) -> Check:
     """Whether the number comes out again."""
     if recomputed is None:
-        return None, f"not computed anew: {lacking}, or `make repro`"
+        return None, f"not computed anew: {lacking} or `make repro`"
     agrees = abs(recomputed - cell.printed) <= ROUNDING
     words = "the number of the table" if agrees else f"the table has {cell.printed:g}"
     return agrees, f"computed anew from the predictions: {recomputed:.6f}, {words}"
