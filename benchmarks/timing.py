@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import statistics
 import time
 import tracemalloc
@@ -38,6 +39,23 @@ def peak_bytes(call: Callable[[], Any]) -> int:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process has held so far, libraries included."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac
+    # not getrusage: a process inherits what it says from the process that started it
+    lines = status.read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew, where the system can do that."""
+    switch = Path("/proc/self/clear_refs")
+    if switch.exists():
+        switch.write_text("5")
 
 
 def machine(*packages: str) -> dict[str, str | int]:
