@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 export GOMP_SPINCOUNT := 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test bench lab search lint clean
+.PHONY: help setup repro appendix test test-browser bench lab search lint clean
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY)  ## make .venv with all requirements
 
@@ -32,14 +32,23 @@ repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tabl
 	@git rev-parse --git-dir >/dev/null 2>&1 || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 	PATH="$(abspath $(BIN)):$$PATH" dvc repro
 
+appendix: $(READY)  ## render the results as a site and a PDF, and name them
+	@$(BIN)/python -m carot_lib.stages.appendix --profile "$$(sed -n 's/^profile: *//p' params.yaml)"
+
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-bench: $(READY)  ## measure the calibration code against its peers (five minutes, an idle machine)
-	$(BIN)/python -m benchmarks.calibration
+test-browser: $(READY)  ## try the lab and the site in a browser, which you install yourself
+	$(BIN)/python -m pytest tests/browser -m browser -rs
 
-lab: $(READY)  ## open JupyterLab at the notebooks
-	$(BIN)/jupyter lab notebooks
+bench: $(READY)  ## measure calibration and training against peers and the plain way (ten minutes, idle machine)
+	$(BIN)/python -m benchmarks.calibration
+	$(BIN)/python -m benchmarks.training
+
+# .jupyter keeps it from asking for news and newer versions, which would need the network.
+lab: $(READY)  ## open JupyterLab at its start notebook; LAB=--no-browser only names the address
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab \
+	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB)
 
 search: $(READY)  ## choose learning rates and label smoothing on ID validation data (ten minutes)
 	$(BIN)/python -m carot_lib.stages.search --profile miniature

@@ -1,6 +1,6 @@
 """WiSE-FT along alpha: the curve from the zero-shot model to the fine-tuned one, and a slider."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import ipywidgets as widgets
 import pandas as pd
@@ -27,7 +27,7 @@ def read_interpolations(report: Report) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def interpolation_curves(axes: Sequence[Axes], table: pd.DataFrame, names: dict[str, str]) -> None:
+def interpolation_curves(axes: Iterable[Axes], table: pd.DataFrame, names: dict[str, str]) -> None:
     """Accuracy under shift against accuracy in distribution, and ECE against alpha.
 
     Args:
@@ -51,9 +51,9 @@ def interpolation_curves(axes: Sequence[Axes], table: pd.DataFrame, names: dict[
             place = inside.loc[alpha, "accuracy"], shifted.loc[alpha, "accuracy"]
             plane.plot(*place, marker="o", ms=6, color=colour_of(run if alpha else "zs"))
             if alpha or run == table["run"].iloc[0]:
-                below = -1 if "_ls" in run else 1
-                offset = {"xytext": (0, 9 * below), "textcoords": "offset points", "size": 7.5}
-                plane.annotate(text, place, ha="center", va="center", **offset)
+                offset = {"xytext": (-9 if alpha else 0, 0 if alpha else 9), "size": 7.5}
+                side = {"ha": "right" if alpha else "center", "va": "center"}
+                plane.annotate(text, place, textcoords="offset points", **offset, **side)
     plane.margins(0.12)
     plane.set(xlabel=f"accuracy, {names['id_test']}", ylabel=f"accuracy, {names['ood']}")
     errors.set(xlabel="alpha, share of the fine-tuned weights", ylabel="ECE", ylim=(0, None))

@@ -167,7 +167,7 @@ def explore_mistakes(
             for i in shown
         ]
         truths = [dataset.class_names[label] for label in dataset.labels[shown]]
-        pictures = dataset.thumbnails(shown, PIXELS)
+        pictures = dataset.thumbnails(shown.tolist(), PIXELS)
         return Canvas(mistakes_page(title, pictures, truths, said)).picture()
 
     back.on_click(lambda _: setattr(page, "value", page.value - 1))

@@ -33,7 +33,7 @@ def state(layout: Layout) -> pd.DataFrame:
     params = _read(layout.params)
     stages = _read(layout.root / "dvc.yaml")["stages"]
     lock = layout.root / "dvc.lock"
-    ran = _read(lock)["stages"] if lock.exists() else {}
+    ran = (_read(lock) or {}).get("stages", {}) if lock.exists() else {}
     stale: dict[str, str] = {}  # results made by other parameters: because of which
     rows = []
     for kind, stage in itertools.takewhile(lambda item: item[0] != START, stages.items()):
@@ -41,7 +41,7 @@ def state(layout: Layout) -> pd.DataFrame:
         faults = {name: _fault(ran.get(name), params, stale, layout.root) for name in names}
         worst = min(names, key=lambda name: (faults[name][0] == GOOD, faults[name][0] != MISSING))
         found, because = faults[worst]
-        command = "" if found == GOOD else f"dvc repro {worst if len(names) > 1 else names[0]}"
+        command = "" if found == GOOD else f"dvc repro {worst}"
         bad = sum(fault != GOOD for fault, _ in faults.values())
         runs = f"{bad} of {len(names)}" if bad else f"{len(names)}"
         rows.append((kind, stage["desc"], runs, found, because, command))

@@ -5,7 +5,6 @@ import io
 import time
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
 
 import ipywidgets as widgets
 import numpy as np
@@ -61,7 +60,7 @@ class LossWatch:
         if time.monotonic() - self._drawn > PAUSE:
             self._refresh()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LossWatch":
         self._shown = display(self._exhibit, display_id=True)
         self._quiet = contextlib.redirect_stderr(io.StringIO())
         self._quiet.__enter__()
@@ -96,8 +95,8 @@ class LossWatch:
             self.bar.value, self.said.value = done, f"{done} of {self.bar.max}"
             shares = losses / losses.iloc[0]
             mean = shares.rolling(SMOOTHED, min_periods=1).mean()
-            self.each.set_data(shares.index, shares)
-            self.mean.set_data(mean.index, mean)
+            self.each.set_data(shares.index, shares.to_numpy())
+            self.mean.set_data(mean.index, mean.to_numpy())
             self.top.set_text(f"step {done}: loss {losses.iloc[-SMOOTHED:].mean():.3f} nats")
         return self._canvas.picture()
 

@@ -1,0 +1,149 @@
+"""Training in a notebook: what is seen of it, and that it is what DVC's stage does."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from IPython.display import DisplayHandle
+
+from carot_lib.data.datasets import LabelledSet, read_prompts, read_set, write_set
+from carot_lib.explore import training as module
+from carot_lib.explore.training import LossWatch, beside_stored, shortened
+from carot_lib.files import write_json
+from carot_lib.label_space import LabelSpace
+from carot_lib.layout import Layout
+from carot_lib.models.clip_model import load_classifier, load_clip, save_clip
+from carot_lib.params import load_params
+from carot_lib.stages.train import train
+from carot_lib.training.loop import fine_tune
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list:
+    """What is displayed, first and at the end."""
+    seen: list = []
+
+    class Handle(DisplayHandle):
+        def update(self, obj: object) -> None:
+            seen.append(obj)
+
+    def display(obj: object, display_id: bool) -> DisplayHandle:
+        seen.append(obj)
+        return Handle()
+
+    monkeypatch.setattr(module, "display", display)
+    return seen
+
+
+def test_a_watch_shows_the_sum_of_the_terms_from_the_first_to_the_last_step(shown: list):
+    with LossWatch(3) as watch:
+        for step in (1, 2, 3):
+            watch({"step": step, "learning_rate": 0.1, "a": 4.0 / step, "b": 2.0 / step})
+            watch({"step": step, "id_val/accuracy": 0.5})  # a judgement on the way is no loss
+            print("quiet", file=sys.stderr)
+    assert watch.losses().to_dict() == {1: 6.0, 2: 3.0, 3: 2.0}
+    assert watch.bar.value == 3
+    assert watch.said.value == "3 of 3"
+    assert watch.each.get_ydata() == pytest.approx([1, 1 / 2, 1 / 3])
+    assert watch.mean.get_ydata() == pytest.approx([1, 3 / 4, 11 / 18])
+    assert shown[0] is shown[1]
+
+
+def test_a_watch_draws_now_and_then_only(shown: list, monkeypatch: pytest.MonkeyPatch):
+    clock, drawn = iter(range(100)), []
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.05 * next(clock))
+    watch = LossWatch(20)
+    monkeypatch.setattr(watch, "_draw", lambda: drawn.append(1))
+    monkeypatch.setattr(watch._exhibit, "refresh", lambda: drawn.append(1))
+    for step in range(1, 21):
+        watch({"step": step, "learning_rate": 0.1, "a": 1.0})
+    # each look at the clock takes 50 ms here, a drawing one look more: about one in six
+    assert 2 <= len(drawn) <= 5
+
+
+def test_an_error_in_the_training_comes_out_and_its_output_is_heard_again(shown: list):
+    def fail() -> None:
+        raise FloatingPointError("the loss is not finite")
+
+    with pytest.raises(FloatingPointError), LossWatch(3):
+        fail()
+    assert sys.stderr is not None
+    assert len(shown) == 2
+
+
+def some_set(n: int) -> LabelledSet:
+    images = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    return LabelledSet(
+        name="train",
+        labels=np.arange(n) // 5,
+        images=images,
+        paths=None,
+        label_space=LabelSpace.identity(2),
+        class_names=["a", "b"],
+        fingerprint="f",
+    )
+
+
+def test_a_set_is_thinned_out_evenly_or_left_alone():
+    whole = some_set(10)
+    assert shortened(whole, 10) is whole
+    part = shortened(whole, 4)
+    assert part.labels.tolist() == [0, 0, 1, 1]  # of images 0, 3, 6, 9
+    assert part.images[:, 0, 0, 0].tolist() == [0, 3, 6, 9]
+    assert part.paths is None
+    assert part.fingerprint == "f, 4 of 10"
+
+
+@pytest.fixture
+def layout(tmp_path: Path, make_clip) -> Layout:
+    """A project with four classes of a few pictures, and the run FT."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["miniature"]["training"] |= {"epochs": 2, "batch_size": 16, "warmup_steps": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    layout = Layout(tmp_path, "miniature")
+    rng = np.random.default_rng(0)
+    for name in ("train", "id_val", "id_test"):
+        images = rng.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+        write_set(layout.data, name, np.arange(50) % 4, images=images)
+    names = {"class_names": ["cat", "steam locomotive", "tea pot", "owl"], "label_spaces": {}}
+    write_json(layout.data / "classes.json", names)
+    save_clip(make_clip(), layout.pretrained)
+    return layout
+
+
+def test_a_run_in_a_notebook_is_the_run_of_the_stage_bit_for_bit(layout: Layout, shown: list):
+    train(layout, "ft", 3)
+    # what notebook 10 does
+    scale = load_params(layout.params).scale("miniature")
+    clip = load_clip(layout.pretrained)
+    prompts = read_prompts(layout.data, clip.context_length)
+    images = shortened(read_set(layout.data, "train"), most=5_000)
+    with LossWatch(scale.training.total_steps(len(images.labels))) as watch:
+        classifier = fine_tune(
+            scale.runs["ft"], scale.training, scale.hardware, clip, prompts, images, 3, watch, "ft"
+        )
+    stored = load_classifier(layout.model("ft", 3))
+    ours, theirs = classifier.state_dict(), stored.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert len(watch.losses()) == 8  # 2 epochs of 4 batches
+    table = beside_stored(classifier, stored, read_set(layout.data, "id_test"), 10)
+    assert table["difference"].tolist() == [0.0, 0.0, 0.0]
+    assert table.loc["weights", "here"] == sum(v.numel() for v in ours.values())
+
+
+def test_other_weights_are_told_by_their_largest_difference(layout: Layout):
+    train(layout, "ft", 0)
+    one, other = (load_classifier(layout.model("ft", 0)) for _ in range(2))
+    with torch.no_grad():
+        other.head.bias[2] += 0.25
+    test = read_set(layout.data, "id_test")
+    assert beside_stored(one, other, test, 10).loc["weights", "difference"] == pytest.approx(0.25)
+    other.head = torch.nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="do not have the same tensors"):
+        beside_stored(one, other, test, 10)
