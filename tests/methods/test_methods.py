@@ -277,8 +277,10 @@ def test_the_logit_scale_stays_in_its_bound(
         assert torch.equal(ours.teacher.model.logit_scale, ours.model.logit_scale)
     with torch.no_grad():
         ours.model.model.logit_scale.fill_(3.0)  # e ** 3 = 20
-    ours.after_step(1)
+    told = ours.after_step(1)
     assert ours.model.logit_scale.item() == pytest.approx(9.5)
+    assert told["model/logit_scale"].item() == pytest.approx(9.5)  # after the bound
+    assert not told["model/logit_scale"].requires_grad
     free = train(run | {"max_logit_scale": 100.0}, tiny_clip, class_prompts, data)
     same = train(run | {"max_logit_scale": None}, tiny_clip, class_prompts, data)
     assert free.model.logit_scale.item() > 10
@@ -365,6 +367,20 @@ def test_a_caption_is_encoded_once_between_two_updates_of_the_teacher(
     method.after_step(2)
     method.encode(data[0])
     assert encoded == [len(pairs)] * 2
+
+
+def test_carot_tells_the_momentum_of_a_teacher_that_moves(tiny_clip: Clip, class_prompts: Tensor):
+    def told(teacher: dict, step: int) -> dict:
+        run = Run.model_validate(entry("carot", teacher=teacher)).root
+        method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
+        return method.after_step(step)
+
+    # .05 to .9 over 60 % of 5 steps = 3 steps: .05 + .85 * step / 3, then .9
+    moving = ema(0.05, 0.9, 0.6, 2)
+    assert told(moving, 1)["teacher/momentum"] == pytest.approx(0.05 + 0.85 / 3)
+    assert told(moving, 4)["teacher/momentum"] == 0.9
+    assert set(told(moving, 4)) == {"model/logit_scale", "teacher/momentum"}
+    assert set(told(ema(0.05, 0.9, 0.6, None), 4)) == {"model/logit_scale"}
 
 
 def test_ft_starts_from_the_zero_shot_head(tiny_clip: Clip, class_prompts: Tensor):
