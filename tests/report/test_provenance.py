@@ -1,0 +1,332 @@
+"""The record of what made the results, the parameters' hash, and the stages of dvc.lock."""
+
+import datetime
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from carot_lib.data.datasets import read_set, write_set
+from carot_lib.files import write_json, write_text
+from carot_lib.layout import Layout
+from carot_lib.report.provenance import (
+    params_hash,
+    read_lock,
+    read_provenance,
+    stages_behind,
+    writer_of,
+)
+from carot_lib.stages.provenance import SOURCES, commit_of, machine, provenance
+
+ROOT = Path(__file__).parents[2]
+SETS = ("train", "id_val", "id_test", "v2")
+LOCK = {  # stage: command, reads, writes
+    "data@miniature": ("make data", [], ["data/prepared/miniature"]),
+    "train@miniature-ft-0": (
+        "train",
+        ["carot_lib/training/loop.py", "data/prepared/miniature"],
+        ["models/miniature/ft/seed0"],
+    ),
+    "train@miniature-carot-0": (
+        "train carot",
+        ["data/prepared/miniature"],
+        ["models/miniature/carot/seed0"],
+    ),
+    "predict@miniature-ft-0": (
+        "predict",
+        ["models/miniature/ft/seed0", "data/prepared/miniature/id_test.npz"],
+        ["predictions/miniature/ft/seed0"],
+    ),
+    "tables@miniature": (
+        "write tables",
+        ["carot_lib/report/tables.py", "notebooks/x.ipynb", "predictions/miniature"],
+        ["results/miniature/table1.csv", "results/miniature/gone.csv"],
+    ),
+    "notebook@miniature": (
+        "draw",
+        ["results/miniature/table1.csv"],
+        ["results/miniature/figures/figure1.png"],
+    ),
+    "appendix@miniature": (
+        "render",
+        ["results/miniature/provenance.json"],
+        ["results/miniature/appendix.pdf"],
+    ),
+    "tables@folders": ("other tables", [], ["results/folders/table1.csv"]),
+}
+
+
+def md5(path: str) -> str:
+    return hashlib.md5(path.encode()).hexdigest()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A project with one shifted set, a lock file, and results of a few bytes."""
+    layout, tree = Layout(tmp_path, "miniature"), yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["miniature"]["evaluation"] |= {"ood": ["v2"], "extra": []}
+    write_text(layout.params, yaml.safe_dump(tree))
+    stages = {
+        name: {
+            "cmd": command,
+            "deps": [{"path": path, "md5": md5(path)} for path in reads],
+            "outs": [{"path": path, "md5": md5(path)} for path in writes],
+            "params": {"params.yaml": {"miniature.training": {"epochs": 10}}},
+        }
+        for name, (command, reads, writes) in LOCK.items()
+    }
+    write_text(tmp_path / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    write_json(layout.data / "classes.json", {"class_names": list("abc"), "label_spaces": {}})
+    for i, name in enumerate(SETS):
+        write_set(layout.data, name, np.arange(3), np.full((3, 2, 2, 3), i, np.uint8))
+    write_text(layout.results / "table1.csv", "run,id_acc\n")
+    write_text(layout.results / "figures" / "figure1.png", "a picture")
+    write_text(layout.results / "appendix.pdf", "pages")
+    return layout
+
+
+def change(layout: Layout, *keys: str, value: object) -> None:
+    tree = yaml.safe_load(layout.params.read_text())
+    node = tree
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    write_text(layout.params, yaml.safe_dump(tree))
+
+
+# The record
+
+
+def test_the_record_names_every_result_with_its_hash_its_stage_and_what_that_read(layout: Layout):
+    made = provenance(layout)
+    assert {name: one.stage for name, one in made.files.items()} == {
+        "table1.csv": "tables@miniature",
+        "figures/figure1.png": "notebook@miniature",
+    }  # not the appendix, which shows the record, nor what a removed stage once wrote
+    assert made.files["table1.csv"].sha256 == hashlib.sha256(b"run,id_acc\n").hexdigest()
+    assert set(made.stages) == {"tables@miniature", "notebook@miniature"}
+    assert made.stages["tables@miniature"].command == "write tables"
+    # code and notebooks are in the commit
+    path = "predictions/miniature"
+    assert made.stages["tables@miniature"].reads == {path: md5(path)}
+
+
+def test_the_record_names_parameters_sets_and_versions(layout: Layout):
+    made = provenance(layout)
+    assert (made.profile, made.params) == ("miniature", params_hash(layout))
+    assert made.seeds == [0]
+    assert made.rows[0] == "zs"
+    assert list(made.sets) == list(SETS)
+    assert made.sets["v2"].fingerprint == read_set(layout.data, "v2").fingerprint
+    assert (made.sets["v2"].images, made.sets["v2"].classes) == (3, 3)
+    assert made.python == ".".join(map(str, sys.version_info[:3]))
+    assert made.libraries["torch"] == version("torch")
+    assert {"numpy", "open_clip_torch", "dvc"} <= set(made.libraries)
+    assert (made.commit, made.uncommitted) == (None, [])
+    age = datetime.datetime.now(datetime.UTC).date() - made.date
+    assert age <= datetime.timedelta(days=1)
+
+
+def test_written_twice_it_has_the_same_bytes_and_is_read_as_it_was(layout: Layout):
+    made, path = provenance(layout), layout.results / "provenance.json"
+    before = path.read_bytes()
+    assert read_provenance(layout) == made
+    provenance(layout)
+    assert path.read_bytes() == before
+    assert str(layout.root) not in path.read_text()
+    assert json.loads(before)["machine"] == machine()
+
+
+def test_a_missing_or_damaged_record_is_said_with_its_stage(layout: Layout):
+    with pytest.raises(FileNotFoundError, match=r"provenance\.json is missing: run stage"):
+        read_provenance(layout)
+    provenance(layout)
+    path = layout.results / "provenance.json"
+    for text in ("", "{}", path.read_text()[:200]):
+        write_text(path, text)
+        with pytest.raises(ValueError, match="is no record of provenance: run stage `provenance`"):
+            read_provenance(layout)
+
+
+def test_without_prepared_data_it_names_the_stage(layout: Layout):
+    (layout.data / "v2.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="missing: run stage `data`"):
+        provenance(layout)
+
+
+def test_the_machine_is_told_in_words():
+    system, *parts = machine().split(", ")
+    assert system.split()[0] in ("Linux", "Darwin", "Windows")
+    assert any(part.endswith(("core", "cores")) for part in parts)
+
+
+def paths_of(entries: list) -> list[str]:
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def test_the_stage_waits_for_every_result_that_does_not_show_the_record():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    own = "results/${item.profile}/provenance.json"
+    waits = stages["provenance"]["deps"]
+    for stage in stages.values():
+        outs = [out for part in ("outs", "metrics", "plots") for out in stage.get(part, [])]
+        for out in paths_of(outs):
+            if out.startswith("results/") and out != own and own not in stage["deps"]:
+                assert any(Path(out).is_relative_to(dep) for dep in waits), f"add {out} to deps"
+
+
+def test_the_stage_depends_on_the_parameters_of_the_hash():
+    listed = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["provenance"]["params"])
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    own = {f"${{item.profile}}.{key}" for key in tree["miniature"] if key != "search"}
+    lists = {key for key, value in tree.items() if isinstance(value, list)}
+    assert listed == own | lists | {"miniature.data", "miniature.pretrained"}
+
+
+# The parameters' hash
+
+
+def test_the_hash_is_of_the_numbers_not_of_the_text(layout: Layout):
+    before = params_hash(layout)
+    assert len(before) == 64
+    tree = yaml.safe_load(layout.params.read_text())
+    backwards = dict(reversed(tree.items()))
+    write_text(layout.params, "# a comment\n" + yaml.safe_dump(backwards, sort_keys=False))
+    assert params_hash(layout) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "matters"),
+    [
+        (("miniature", "training", "epochs"), 11, True),
+        (("miniature", "runs", "carot", "teacher", "update_every"), 17, True),
+        (("miniature", "evaluation", "n_bins"), 15, True),
+        (("seeds",), [0, 1], True),
+        (("rows",), ["zs"], True),
+        (("miniature", "search", "learning_rate"), [0.1], False),  # of `make search` alone
+        (("imagenet", "training", "epochs"), 11, False),
+        (("profile",), "imagenet", False),
+    ],
+)
+def test_the_hash_changes_with_what_the_results_depend_on(
+    layout: Layout, keys: tuple[str, ...], value: object, matters: bool
+):
+    before = params_hash(layout)
+    change(layout, *keys, value=value)
+    assert (params_hash(layout) != before) == matters
+
+
+def test_another_profile_that_starts_from_the_miniatures_model_depends_on_it(layout: Layout):
+    folders = Layout(layout.root, "folders")
+    for kind, matters in (("open_clip", False), ("miniature", True)):
+        change(layout, "folders", "pretrained", value={"kind": kind})
+        before = params_hash(folders)
+        change(layout, "miniature", "pretrained", "steps", value=f"more for {kind}")
+        assert (params_hash(folders) != before) == matters
+
+
+def test_a_profile_that_is_not_there_is_named(layout: Layout):
+    with pytest.raises(ValueError, match=r"params\.yaml: lunar: missing"):
+        params_hash(Layout(layout.root, "lunar"))
+
+
+# The lock file
+
+
+def test_the_lock_file_is_read_by_profile(layout: Layout):
+    stages = read_lock(layout)
+    assert list(stages) == sorted(name for name in LOCK if "@miniature" in name)
+    assert list(read_lock(Layout(layout.root, "folders"))) == ["tables@folders"]
+    tables = stages["tables@miniature"]
+    assert tables.command == "write tables"
+    assert tables.reads["predictions/miniature"] == md5("predictions/miniature")
+    assert tables.params == {"miniature.training": {"epochs": 10}}
+
+
+def test_a_file_in_a_folder_was_written_by_who_wrote_the_folder(layout: Layout):
+    stages = read_lock(layout)
+    for path in ("models/miniature/ft/seed0", "models/miniature/ft/seed0/classifier.safetensors"):
+        assert writer_of(stages, path) == "train@miniature-ft-0"
+    assert writer_of(stages, "models/miniature/ft") is None  # more than one may write there
+    assert writer_of(stages, "models/miniature/ft/seed01") is None
+
+
+def test_stages_stand_after_what_they_read_and_others_are_left_out(layout: Layout):
+    stages = read_lock(layout)
+    assert stages_behind(stages, ["predict@miniature-ft-0", "tables@miniature"]) == [
+        "data@miniature",
+        "train@miniature-ft-0",
+        "predict@miniature-ft-0",
+        "tables@miniature",
+    ]
+
+
+# The commit
+
+
+def git(root: Path, *words: str) -> str:
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    command = ["git", "-C", str(root), *me, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Code, parameters and a reader's page in one commit."""
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    root = tmp_path / "repository"
+    for name in ("carot_lib/a.py", "params.yaml", "README.md", "data/README.md"):
+        write_text(root / name, "first\n")
+    write_text(root / ".gitignore", "/data/prepared/\n")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "Write code")
+    return root
+
+
+def test_a_commit_of_results_does_not_change_the_commit_that_is_recorded(repository: Path):
+    code = git(repository, "rev-parse", "HEAD")
+    assert commit_of(repository) == (code, [])
+    for name in ("results/miniature/table1.csv", "dvc.lock", "README.md", "data/README.md"):
+        write_text(repository / name, "results\n")
+    assert commit_of(repository) == (code, [])
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message", "Add results")
+    assert git(repository, "rev-parse", "HEAD") != code
+    assert commit_of(repository) == (code, [])
+    write_text(repository / "params.yaml", "second\n")
+    git(repository, "commit", "--quiet", "--all", "--message", "Change a number")
+    assert commit_of(repository) == (git(repository, "rev-parse", "HEAD"), [])
+
+
+def test_changes_of_code_and_numbers_that_are_not_committed_are_named(repository: Path):
+    code = git(repository, "rev-parse", "HEAD")
+    write_text(repository / "carot_lib" / "new ä.py", "new\n")
+    write_text(repository / "data" / "prepared" / "x.npz", "made")  # git ignores it
+    write_text(repository / "params.yaml", "second\n")
+    (repository / "carot_lib" / "a.py").unlink()
+    changed = ["carot_lib/a.py", "carot_lib/new ä.py", "params.yaml"]
+    assert commit_of(repository) == (code, changed)
+    git(repository, "add", "--all")
+    assert commit_of(repository) == (code, changed)
+
+
+def test_without_a_repository_of_its_own_there_is_no_commit(repository: Path, tmp_path: Path):
+    outside = tmp_path / "outside"
+    write_text(outside / "params.yaml", "archive\n")
+    assert commit_of(outside) == (None, [])
+    unpacked = repository / "unpacked"  # inside another project's repository
+    write_text(unpacked / "params.yaml", "archive\n")
+    assert commit_of(unpacked) == (None, [])
+
+
+def test_the_sources_are_there():
+    assert all((ROOT / source).exists() for source in SOURCES if not source.startswith(":"))
