@@ -13,6 +13,7 @@ from open_clip import IMAGENET_CLASSNAMES
 from pydantic import PositiveInt
 
 from carot_lib.data.image_folders import check_counts, find_set
+from carot_lib.data.shards import Patterns, find_sharded
 from carot_lib.data.survey import ImageParams, ImageSet, Survey, check_held_out, some
 
 CLASS_NAMES = list(IMAGENET_CLASSNAMES)  # in the order of the sorted WordNet ids
@@ -44,6 +45,7 @@ class ImagenetParams(ImageParams):
 
     kind: Literal["imagenet"]
     validation_per_class: PositiveInt  # 26: 2 % of train
+    train_shards: Patterns | None  # paths from `folder`, or URLs; None: train is a folder
 
     def survey(self, root: Path) -> Survey:
         """What lies in the data folder, and what is wrong with it.
@@ -51,18 +53,31 @@ class ImagenetParams(ImageParams):
         Args:
             root: the project's folder.
         """
-        found = survey(root / self.folder)
+        found = survey(root / self.folder, self.train_shards, self.on_error)
         check_held_out(found.sets["train"], self.validation_per_class)
         return found
 
 
-def survey(folder: Path) -> Survey:
-    """Look for every set of `SETS` and check it but for the content of its files."""
+def survey(folder: Path, train_shards: Patterns | None, on_error: str) -> Survey:
+    """Look for every set of `SETS` and check it but for the content of its files.
+
+    Args:
+        folder: the data folder.
+        train_shards: of train, where it is no folder; val then tells the WordNet ids.
+        on_error: see `find_sharded`.
+    """
     sets = {
         name: find_set(folder, name, places, expected_images=images, expected_classes=classes)
         for name, (places, images, classes) in SETS.items()
     }
-    wordnet_ids = list(sets["train"].files or sets["id_test"].files)
+    wordnet_ids, shards = list(sets["train"].files or sets["id_test"].files), []
+    if train_shards is not None:
+        sharded, shards = find_sharded(folder, {"train": train_shards}, len(CLASS_NAMES), on_error)
+        train, wordnet_ids = sharded["train"], sorted(sets["id_test"].files)
+        _, train.expected_images, train.expected_classes = SETS["train"]
+        if len(wordnet_ids) == len(CLASS_NAMES):  # else val has a fault
+            train.files = {wordnet_ids[int(k)]: paths for k, paths in train.files.items()}
+        sets["train"] = train
     for name, one in sets.items():
         if one.place is None:
             continue
@@ -70,7 +85,7 @@ def survey(folder: Path) -> Survey:
             _order_by_number(one)
         elif name == "objectnet":
             _apply_objectnet(one, folder)
-        else:
+        elif name != "train" or train_shards is None:
             _check_wordnet_ids(one, wordnet_ids)
         if name in ("r", "a"):
             known = [wnid for wnid in one.files if wnid in wordnet_ids]
@@ -78,7 +93,7 @@ def survey(folder: Path) -> Survey:
             names = [CLASS_NAMES[c] if c < len(CLASS_NAMES) else "" for c in columns]
             one.label_space = {"names": names, "columns": [[c] for c in columns]}
         check_counts(one, PER_CLASS.get(name))
-    return Survey(folder, sets, CLASS_NAMES)
+    return Survey(folder, sets, CLASS_NAMES, shards=shards)
 
 
 def _check_wordnet_ids(one: ImageSet, known: list[str]) -> None:

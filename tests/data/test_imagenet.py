@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_shards import write_shard
 
 from carot_lib.data import imagenet
 from carot_lib.data.datasets import read_set
@@ -29,7 +30,8 @@ SETS = {  # the real table with the counts of the tree below
 V2_CLASSES = 12  # so that 10 comes before 2 in the order of text
 PARAMS = """
 imagenet:
-  data: {kind: imagenet, folder: data/imagenet, validation_per_class: 2, seed: 0, on_error: stop}
+  data: {kind: imagenet, folder: data/imagenet, train_shards: null,
+    validation_per_class: 2, seed: 0, on_error: stop}
   evaluation:
     n_bins: 10
     ood: [v2, r, a, sketch, objectnet]
@@ -271,7 +273,12 @@ def test_the_real_table_is_the_papers():
 def test_the_number_of_held_out_images_must_be_given():
     with pytest.raises(ValueError, match="validation_per_class"):
         ImagenetParams(
-            kind="imagenet", folder="x", validation_per_class=None, seed=0, on_error="stop"
+            kind="imagenet",
+            folder="x",
+            train_shards=None,
+            validation_per_class=None,
+            seed=0,
+            on_error="stop",
         )
 
 
@@ -283,3 +290,47 @@ def test_a_class_without_a_readable_file_leaves_nothing_half_made(layout: Layout
     with pytest.raises(ValueError, match="train: the readable files do not cover its classes"):
         data(layout)
     assert not layout.data.exists()
+
+
+def to_shards(layout: Layout) -> None:
+    """Move train into two shards, and say so."""
+    files = sorted((top(layout) / "train").rglob("*.JPEG"))
+    for number, part in enumerate((files[:9], files[9:])):
+        samples = []
+        for file in part:
+            label = str(WORDNET_IDS.index(file.parent.name)).encode()
+            samples.append((file.stem, {"jpg": file.read_bytes(), "cls": label}))
+        write_shard(top(layout) / f"train-{number}.tar", samples)
+    shutil.rmtree(top(layout) / "train")
+    layout.params.write_text(PARAMS.replace("shards: null", 'shards: "train-{0,1}.tar"'))
+
+
+def test_train_may_lie_in_shards(layout: Layout, capsys: pytest.CaptureFixture[str]):
+    names = ("train", "id_val", "id_test", "r", "objectnet")
+    folders = {name: prepared(layout, name) for name in names}
+    pictures = {name: one.thumbnails(range(len(one.labels))) for name, one in folders.items()}
+    shutil.rmtree(layout.data)
+    to_shards(layout)
+    for name in names:
+        one = prepared(layout, name)
+        np.testing.assert_array_equal(one.labels, folders[name].labels)
+        assert one.label_space == folders[name].label_space
+        assert all(map(np.array_equal, one.thumbnails(range(len(one.labels))), pictures[name]))
+    printed = capsys.readouterr().out
+    assert "train: train-{0,1}.tar: 20 of 20 images in 4 of 4 classes" in printed
+
+
+def test_faults_of_train_in_shards_are_said_with_the_others(layout: Layout):
+    to_shards(layout)
+    whole = (top(layout) / "train-1.tar").read_bytes()
+    (top(layout) / "train-1.tar").write_bytes(whole[: len(whole) // 2])
+    shutil.rmtree(top(layout) / "val" / WORDNET_IDS[1])
+    said = check_data(layout)
+    # r and sketch show the class that val lacks
+    assert [line.split(": ")[0] for line in said] == ["train"] * 3 + ["id_test"] * 2 + [
+        "r",
+        "sketch",
+    ]
+    assert said[0].startswith(f"train: {top(layout)}/train-1.tar: no whole tar file (")
+    assert "images, not 20" in "".join(said[:3])
+    assert said[3].startswith("id_test: 3 class folders, not 4")
