@@ -1,5 +1,6 @@
 """The whole pipeline in a shrunken world, by DVC, as a user runs it."""
 
+import hashlib
 import json
 import os
 import re
@@ -141,6 +142,16 @@ def test_every_notebook_ran_and_drew_its_figures(project: Path):
     assert (project / "site" / "miniature" / "index.html").exists()
 
 
+def test_the_record_of_provenance_names_every_result_but_those_that_show_it(project: Path):
+    results = project / "results" / "miniature"
+    record = json.loads((results / "provenance.json").read_text())
+    made = {path.relative_to(results).as_posix(): path for path in results.rglob("*.*")}
+    assert set(made) - set(record["files"]) == {"provenance.json", "appendix.pdf"}
+    for name, known in record["files"].items():
+        assert known["sha256"] == hashlib.sha256(made[name].read_bytes()).hexdigest()
+        assert known["stage"] in record["stages"]
+
+
 def test_no_result_tells_of_the_machine(project: Path):
     for path in (project / "results").rglob("*"):
         if path.suffix in (".csv", ".md", ".tex", ".ipynb"):
@@ -181,7 +192,8 @@ def test_a_second_run_has_nothing_to_do(project: Path):
 def test_a_number_of_one_run_changes_that_run_alone(project: Path):
     before = (project / "params.yaml").read_text()
     change(project, "miniature", "runs", "flyp_ls", "label_smoothing", value=0.2)
-    assert changed_stages(project) == {"train@miniature-flyp_ls-0"}
+    # the record of provenance names the parameters of all runs
+    assert changed_stages(project) == {"train@miniature-flyp_ls-0", "provenance@miniature"}
     (project / "params.yaml").write_text(before)
 
 
