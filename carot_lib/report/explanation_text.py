@@ -42,16 +42,15 @@ def as_text(explanation: Explanation) -> str:
 
 def _value(explanation: Explanation) -> list[Row]:
     """The number of each seed, of all, and how it was measured."""
-    evaluation = explanation["evaluation"]
+    evaluation, of_all = explanation["evaluation"], explanation["interval"]
     bootstrap, of_seeds = evaluation["bootstrap"], explanation["by_seed"]
+    alone = of_all if len(of_seeds) == 1 else None
     rows = [
-        (f"seed {seed}", f"{one['value']:.6f}", _interval(one["interval"], bootstrap))
+        (f"seed {seed}", f"{one['value']:.6f}", _interval(one["interval"] or alone, bootstrap))
         for seed, one in of_seeds.items()
     ]
-    own = explanation["interval"]
-    intervals = [one["interval"] for one in of_seeds.values()]
-    if len(rows) > 1 or (own and not any(intervals)):
-        rows.append(("all", f"{explanation['value']:.6f}", _interval(own, bootstrap)))
+    if len(rows) > 1:
+        rows.append(("all", f"{explanation['value']:.6f}", _interval(of_all, bootstrap)))
     metrics = {one["metric"] for one in explanation["predictions"]}
     if any("ece" in metric or metric in ("mce", "temperature") for metric in metrics):
         rows.append(("bins", f"{evaluation['n_bins']}", "of equal width, each closed on the right"))
