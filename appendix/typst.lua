@@ -27,12 +27,15 @@ local function written(blocks)
   return pandoc.write(pandoc.Pandoc(blocks), "typst")
 end
 
+local WIDE = 7 -- columns; a table of more is set smaller
+
 -- Columns of numbers stand to the right, with a minus for a hyphen; short names of rows keep to
 -- one line.
-local function set_numbers(table)
-  for _, row in ipairs(table.bodies[1].body) do
+local function set_table(table)
+  local body = table.bodies[1].body
+  for _, row in ipairs(body) do
     local name = row.cells[1]
-    if #pandoc.utils.stringify(name.contents) < 24 then
+    if #pandoc.utils.stringify(name.contents) < 15 then
       name.contents = name.contents:walk({
         Space = function()
           return pandoc.Str("\u{a0}")
@@ -42,12 +45,12 @@ local function set_numbers(table)
   end
   for column = 1, #table.colspecs do
     local numbers, texts = pandoc.List({}), 0
-    for _, row in ipairs(table.bodies[1].body) do
+    for _, row in ipairs(body) do
       local cell = row.cells[#row.cells - #table.colspecs + column]
       local text = cell and pandoc.utils.stringify(cell.contents) or ""
-      if text:match("^[+-]?%d[%d,]*%.?%d*%s?[°†]*$") then
+      if text == "within noise" or text:match("^[+-]?%d[%d,]*%.?%d*%s?[°†]*$") then
         numbers:insert(cell)
-      elseif text ~= "" and text ~= "within noise" then
+      elseif text ~= "" then
         texts = texts + 1
       end
     end
@@ -60,6 +63,9 @@ local function set_numbers(table)
         end,
       })
     end
+  end
+  if #table.colspecs > WIDE then
+    return { typst("#small-table["), table, typst("]") }
   end
   return table
 end
@@ -122,7 +128,7 @@ function readers.Figure(figure)
   if inside.t == "Table" then
     inside.caption.long = caption
     inside.attr = pandoc.Attr(label(id))
-    return set_numbers(inside)
+    return set_table(inside)
   end
   if vector then
     vector:close()
@@ -133,7 +139,7 @@ function readers.Figure(figure)
   return figure
 end
 
-readers.Table = set_numbers
+readers.Table = set_table
 
 function readers.CodeBlock(code)
   code.classes = { "python" }

@@ -139,7 +139,7 @@ def shows(cell: nbformat.NotebookNode) -> str | None:
     if re.search(r"\b(save|save_figure)\(figure", cell.source):
         return "fig"
     last = ast.parse(cell.source).body[-1]
-    table = ast.unparse(last).startswith(("styled(", "display(")) or ".style." in ast.unparse(last)
+    table = re.match(r"styled\(|shown\.set_table_styles\(|.*\.style\.", ast.unparse(last))
     return "tab" if table or isinstance(last, ast.If) else None
 
 
