@@ -8,7 +8,10 @@ from carot_lib.report.styles import RUN_NAMES
 def report(result: dict[str, Any]) -> str:
     """The tables of one run of `benchmarks.training`."""
     host = result["machine"]
-    lines = [f"{host['processor']}, {host['cores']} cores; GPU: {result['gpu'] or 'none'}."]
+    lines = [
+        f"{host['processor']}, {host['cores']} cores, {result['threads']} threads; GPU: "
+        f"{result['gpu'] or 'none'}."
+    ]
     for case in result["cases"]:
         lines += ["", *_case(case)]
     if result["gpu"] is None:

@@ -103,6 +103,7 @@ def main(
     size = (8192, 20) if on_gpu else (1024, 10)
     result = {
         "machine": machine("torch", "open_clip_torch", "lightning-fabric"),
+        "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "start": startup.measure(n_images),
         "cases": [
