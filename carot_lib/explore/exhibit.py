@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-SHARPNESS = 2  # pixels of the picture for each of the page: screens are dense
+SHARPNESS = 1.5  # pixels of the picture for each of the page: screens are dense, drawing is slow
 
 
 class Canvas:
@@ -73,7 +73,7 @@ class Exhibit:
     def refresh(self) -> None:
         """Draw the picture anew."""
         self._now = self._draw()
-        self.picture.width = str(self._now.width // SHARPNESS)
+        self.picture.width = str(round(self._now.width / SHARPNESS))
         # without loss, and in half the time of a PNG
         self.picture.value = _encode(self._now, format="webp", lossless=True, quality=0, method=0)
 
@@ -88,7 +88,7 @@ class Exhibit:
             "image/png": png,
             "text/plain": "a picture; its controls work in the lab",
         }
-        return data, {"image/png": {"width": self._now.width // SHARPNESS}}
+        return data, {"image/png": {"width": round(self._now.width / SHARPNESS)}}
 
 
 def _encode(picture: Image.Image, **options: Any) -> bytes:

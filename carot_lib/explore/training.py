@@ -20,7 +20,7 @@ from carot_lib.models.clip_model import ImageClassifier
 from carot_lib.models.mixes import judge
 from carot_lib.report.styles import GREY, PALE, UNDER, style
 
-PAUSE = 0.25  # seconds between two drawings: the training has better things to do
+PAUSE = 0.5  # seconds between two drawings: the training has better things to do
 SMOOTHED = 20  # steps of the running mean
 
 
@@ -85,8 +85,8 @@ class LossWatch:
         return table.drop(columns="learning_rate").sum(axis=1)
 
     def _refresh(self) -> None:
-        self._drawn = time.monotonic()
         self._exhibit.refresh()
+        self._drawn = time.monotonic()  # afterwards: steps are logged in bursts
 
     def _draw(self) -> Image.Image:
         losses = self.losses()

@@ -14,7 +14,7 @@ pytestmark = [
     # pytest names objects that Playwright leaves to the garbage collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-SLOW = 120_000  # ms: a busy machine
+SLOW = 300_000  # ms: a busy machine
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_start_notebook_opens_and_runs(page, lab: Lab):
     page.locator(".jp-NotebookPanel:visible .jp-Cell").first.wait_for()
     print(f"from make lab to an open notebook: {time.monotonic() - lab.started:.1f} s")
     assert "notebooks/00_start.ipynb" in lab.address
-    assert page.get_by_role("heading", name="Start here").is_visible()
+    page.get_by_role("heading", name="Start here").wait_for()
     page.get_by_text(re.compile(r"Python 3 \(ipykernel\) \| Idle")).wait_for()
     run_all(page)
     table = page.locator(".jp-OutputArea-output table")
