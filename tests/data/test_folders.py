@@ -1,13 +1,17 @@
 """Your own images: what a tree of folders may look like, what is said of one, and all the way.
 
-The images are real: scikit-learn's handwritten digits, written as PNG files.
+The images are real: scikit-learn's handwritten digits, written as PNG files. All the way is a
+`dvc repro` of the profile, from the folders to the rendered appendix.
 """
 
+import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +24,17 @@ from sklearn.datasets import load_digits
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.data.datasets import read_class_names, read_set, read_templates
 from carot_lib.layout import Layout
+from carot_lib.stages.calibrate import calibrate
 from carot_lib.stages.check_data import check_data
 from carot_lib.stages.data import data
+from carot_lib.stages.evaluate import evaluate
+from carot_lib.stages.interpolate import mix
+from carot_lib.stages.posthoc import posthoc
 from carot_lib.stages.predict import predict
 from carot_lib.stages.pretrain import make_pretrained
+from carot_lib.stages.tables import tables
 from carot_lib.stages.train import train
+from carot_lib.stages.zero_shot import zero_shot
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -37,13 +47,14 @@ SHIFTS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def write_digits(folder: Path) -> None:
-    """900 digits for training, 300 for test and for each shift; `subset` has three classes."""
+def write_digits(folder: Path, n_train: int = 900, n_test: int = 300) -> None:
+    """Digits for training, and others for test and for each shift; `subset` has three classes."""
     digits = load_digits()
-    for i, (pixels, label) in enumerate(zip(digits.images[:1200], digits.target, strict=False)):
+    images = digits.images[: n_train + n_test]
+    for i, (pixels, label) in enumerate(zip(images, digits.target, strict=False)):
         grey = Image.fromarray((255 - 13 * pixels).astype(np.uint8)).resize((32, 32))
-        where = {"train": grey} if i < 900 else {"test": grey}
-        if i >= 900:
+        where = {"train": grey} if i < n_train else {"test": grey}
+        if i >= n_train:
             where |= {name: change(grey) for name, change in SHIFTS.items()}
         for name, image in where.items():
             if name != "subset" or WORDS[label] in ("one", "four", "eight"):
@@ -95,7 +106,7 @@ def top(layout: Layout) -> Path:
     return layout.root / "data" / "folders"
 
 
-def test_real_images_go_all_the_way(layout: Layout):
+def test_real_images_are_learnt(layout: Layout):
     assert check_data(layout) == []
     data(layout)
     make_pretrained(layout)
@@ -135,6 +146,25 @@ def test_the_sets_have_the_images_of_their_folders(layout: Layout):
     assert subset.class_names == shown
     columns = tuple((CLASSES.index(name.replace(" ", "_")),) for name in shown)
     assert subset.label_space.columns == columns
+
+
+def test_thumbnails_are_squares_of_the_files_or_the_pictures_as_they_are(layout: Layout):
+    wide = Image.new("RGB", (300, 200), (255, 0, 0))
+    wide.paste((0, 0, 255), (40, 0, 260, 200))  # the middle: a square shows nothing else
+    first = top(layout) / "test" / "digit_eight" / "0.png"
+    wide.save(first)
+    assert check_data(layout) == []
+    data(layout)
+    test = read_set(layout.data, "id_test")
+    assert test.paths[0] == "test/digit_eight/0.png"
+    large, small = test.thumbnails([0, 1])
+    assert large.shape == (128, 128, 3)
+    assert (large == (0, 0, 255)).all()
+    with Image.open(top(layout) / test.paths[1]) as image:
+        np.testing.assert_array_equal(small, np.asarray(image.convert("RGB")))  # 32 pixels
+    pictures = np.arange(2 * 12, dtype=np.uint8).reshape(2, 2, 2, 3)
+    drawn = replace(test, labels=test.labels[:2], images=pictures, paths=None)
+    np.testing.assert_array_equal(drawn.thumbnails([1])[0], drawn.images[1])
 
 
 def test_a_folder_val_is_the_validation_set(layout: Layout):
@@ -225,3 +255,72 @@ def test_the_miniature_has_nothing_to_check(layout: Layout):
     miniature = Layout(layout.root, "miniature")
     assert check_data(miniature) == []
     assert json.loads(miniature.checked.read_text()) == {"sets": {}, "unreadable": {}}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A copy of the project with a few digits in it, after `dvc repro` of the profile folders.
+
+    To start Python for each of the sixty stages up to the tables would take minutes, and
+    tests/test_pipeline.py does it: they are run in this process, and DVC is told so.
+    """
+    root = tmp_path_factory.mktemp("project")
+    for part in ("carot_lib", "notebooks", "appendix", ".dvc"):
+        ignored = shutil.ignore_patterns("cache", "tmp", "__pycache__", "config.local")
+        shutil.copytree(ROOT / part, root / part, ignore=ignored)
+    for file in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / file, root)
+    write_digits(root / "data" / "folders", 300, 100)
+    shutil.copytree(ROOT / "data" / "paper", root / "data" / "paper")
+    shutil.copy(ROOT / "data" / "pictograms.csv", root / "data")
+    (root / "captions.txt").write_text("a scan of {}.\nhandwriting: {}\nthe digit {}, by hand.\n")
+    numbers = tree() | {"profile": "folders"}
+    own = numbers["folders"]
+    own["data"] |= {"templates": "captions.txt", "validation_per_class": 3}
+    own["training"] |= {"epochs": 1, "warmup_steps": 1}
+    own["evaluation"]["bootstrap"]["resamples"] = 20
+    (root / "params.yaml").write_text(yaml.safe_dump(numbers, sort_keys=False))
+    (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    layout, rows = Layout(root, "folders"), numbers["rows"]
+    assert check_data(layout) == []
+    data(layout)
+    make_pretrained(layout)
+    zero_shot(layout, 0)
+    for run in numbers["trained"]:
+        train(layout, run, 0)
+    for run in numbers["interpolated"]:
+        mix(layout, run, 0)
+    for run, stage in itertools.product(rows, (predict, calibrate, evaluate, posthoc)):
+        stage(layout, run, 0)
+    tables(layout)
+    dvc(root, "commit", "--force", "--with-deps", "tables@folders")
+    dvc(root, "repro")
+    return layout
+
+
+def dvc(root: Path, *words: str) -> str:
+    """What a command of DVC's prints; it must not fail."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": "default"}
+    done = subprocess.run(
+        ["dvc", *words], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_every_notebook_has_run_and_is_a_page_of_the_appendix(project: Layout):
+    executed = {path.stem for path in (project.results / "notebooks").glob("*.ipynb")}
+    assert executed == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    pages = {path.stem for path in project.site.glob("[0-9]*.html")}
+    assert {name for name in executed if "01" <= name < "08"} <= pages <= executed
+    for name in ("world", "world_classes", "pretraining", "reliability_real", "figure2", "figure5"):
+        assert (project.results / "figures" / f"{name}.png").stat().st_size > 5000
+
+
+def test_the_pages_name_ones_own_sets(project: Layout):
+    text = {path.stem: path.read_text(encoding="utf-8") for path in project.site.glob("0*.html")}
+    assert "Rotated" in text["02_reliability"]  # the first shift stands for R
+    for name in ("Rotated", "Inverted", "Blurred", "Subset", "OOD, mean of four"):
+        assert name in text["04_table1"]
+    assert "No set of this profile has coarser labels." in text["01_world"]

@@ -102,6 +102,15 @@ def test_a_table_that_is_not_there_says_what_to_run(tmp_path: Path):
         read_table(tmp_path / "x.csv")
 
 
+def test_the_names_are_those_of_the_profiles_own_sets(layout: Layout, report: Report):
+    assert report.names["ood"] == "OOD, mean of five"
+    own = Layout(layout.root, "folders").results
+    own.mkdir()
+    long_table().to_csv(own / "metrics.csv", index=False)
+    names = open_report("folders").names
+    assert (names["shifted"], names["ood"]) == ("Shifted", "OOD")
+
+
 def test_the_first_seed_is_drawn(report: Report):
     assert report.seed == 4
 
