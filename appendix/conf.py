@@ -27,6 +27,7 @@ html_theme_options = {
     "use_download_button": False,
     "navbar_persistent": [],
 }
+html_context = {"default_mode": "auto"}
 html_copy_source = False
 html_show_sourcelink = False
 templates_path = []
