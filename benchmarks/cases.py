@@ -18,7 +18,8 @@ from carot_lib.methods.base import Batch
 from carot_lib.methods.params import MethodParams, Run
 from carot_lib.models.clip_model import Clip, build_clip, load_clip
 from carot_lib.schema import read_params
-from carot_lib.training.loop import HardwareParams, TrainingParams
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 
 RUNS = ("ft", "flyp", "carot")

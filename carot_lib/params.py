@@ -11,7 +11,8 @@ from carot_lib.methods.params import MethodParams
 from carot_lib.models.clip_model import InterpolationParams
 from carot_lib.models.mixes import MixParams
 from carot_lib.schema import Fraction, StrictParams, read_params
-from carot_lib.training.loop import HardwareParams, TrainingParams
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams
 from carot_lib.training.pretrained import PretrainedParams
 
 Profile = Literal["miniature", "imagenet", "folders"]

@@ -20,7 +20,8 @@ from carot_lib.label_space import label_space_of
 from carot_lib.methods.base import Setup
 from carot_lib.methods.params import Run
 from carot_lib.models.clip_model import Clip, build_clip
-from carot_lib.training.loop import HardwareParams, TrainingParams, fine_tune, fit
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams, fine_tune, fit
 from carot_lib.training.samples import Draws, batches
 
 CONFIG = {

@@ -18,7 +18,7 @@ from carot_lib.layout import Layout
 from carot_lib.models.clip_model import load_classifier
 from carot_lib.models.inference import predict_logits
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.training.loop import HardwareParams
+from carot_lib.training.hardware import HardwareParams
 
 
 def predict(layout: Layout, run: str, seed: int) -> None:

@@ -24,7 +24,8 @@ from carot_lib.models.clip_model import load_clip, save_classifier
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training.checkpoint import discard_checkpoint
 from carot_lib.training.follow import Follower
-from carot_lib.training.loop import HardwareParams, TrainingParams, fine_tune
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams, fine_tune
 
 
 def train(layout: Layout, run: str, seed: int) -> None:

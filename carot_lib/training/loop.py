@@ -1,9 +1,8 @@
-"""The one training loop, its optimizer and its devices."""
+"""The one training loop and its optimizer."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,49 +19,12 @@ from carot_lib.models.clip_model import Clip, ImageClassifier
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
+from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 from carot_lib.training.schedule import learning_rate_factor
 from carot_lib.training.validation import Validation
 
 READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
-
-
-class HardwareParams(StrictParams):
-    """Where and how to compute; the numbers of a result depend on it in the last digits only."""
-
-    accelerator: Literal["cpu", "cuda", "auto"]
-    devices: PositiveInt  # GPUs, or CPU processes, of each node
-    nodes: PositiveInt  # machines; more than one are started by SLURM or torchrun
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    accumulation: PositiveInt  # pieces of a device's share: less memory, more time, the same result
-    workers: NonNegativeInt  # processes that read images; 0: the training process itself
-    checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
-    tensorboard: bool  # whether TensorBoard's files are written beside DVCLive's
-
-    def launch(self) -> Fabric:
-        """The devices, ready to use.
-
-        With several of them every one runs a process of its own from here on: those that SLURM or
-        torchrun started, or this very command once more.
-
-        Raises:
-            ValueError: CUDA is asked for, and there is none or are too few devices.
-        """
-        there = torch.cuda.device_count()
-        if self.accelerator == "cuda" and there < self.devices:
-            raise ValueError(
-                f"hardware: {self.devices} CUDA devices are asked for and torch finds {there}: "
-                "set `accelerator: cpu`, or fewer `devices`"
-            )
-        fabric = Fabric(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=self.nodes,
-            precision=self.precision,
-            strategy="ddp" if self.devices * self.nodes > 1 else "auto",
-        )
-        fabric.launch()
-        return fabric
 
 
 class TrainingParams(StrictParams):

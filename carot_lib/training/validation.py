@@ -1,7 +1,5 @@
 """How good the unfinished model is on the validation set: to follow a run, not to choose by it."""
 
-import dataclasses
-
 import torch
 from lightning_fabric import Fabric
 
@@ -48,12 +46,6 @@ class Validation:
 
     def _share(self) -> LabelledSet:
         """The images of this device."""
-        dataset, rank = self.dataset, self.fabric.global_rank
-        sizes = share_sizes(len(dataset.labels), self.fabric.world_size)
-        own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-        return dataclasses.replace(
-            dataset,
-            labels=dataset.labels[own],
-            images=None if dataset.images is None else dataset.images[own],
-            paths=None if dataset.paths is None else dataset.paths[own],
-        )
+        sizes = share_sizes(len(self.dataset.labels), self.fabric.world_size)
+        start = sum(sizes[: self.fabric.global_rank])
+        return self.dataset.part(slice(start, start + sizes[self.fabric.global_rank]))

@@ -27,7 +27,8 @@ from carot_lib.stages.train import train
 from carot_lib.training import checkpoint as checkpoint_module
 from carot_lib.training import loop as loop_module
 from carot_lib.training.checkpoint import discard_checkpoint, fingerprint_of
-from carot_lib.training.loop import HardwareParams, TrainingParams, fine_tune
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams, fine_tune
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["cat", "steam locomotive", "tea pot"]

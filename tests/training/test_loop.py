@@ -18,8 +18,8 @@ from carot_lib.methods.base import Batch
 from carot_lib.methods.params import Run
 from carot_lib.models.clip_model import ImageClassifier
 from carot_lib.training import loop as loop_module
+from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import (
-    HardwareParams,
     TrainingParams,
     build_optimizer,
     fine_tune,

@@ -20,7 +20,8 @@ from carot_lib.methods.base import Batch, Setup
 from carot_lib.methods.params import Run
 from carot_lib.models.clip_model import Clip, build_clip, load_classifier, save_clip
 from carot_lib.schema import read_params
-from carot_lib.training.loop import HardwareParams, build_optimizer, fit
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import build_optimizer, fit
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"

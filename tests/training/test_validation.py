@@ -12,7 +12,8 @@ from carot_lib.label_space import label_space_of
 from carot_lib.methods.base import Setup
 from carot_lib.methods.params import MethodParams, Run
 from carot_lib.models.inference import predict_logits
-from carot_lib.training.loop import HardwareParams, TrainingParams, fine_tune
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams, fine_tune
 from carot_lib.training.validation import Validation
 
 SHARED = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": "epochs"}

@@ -1,0 +1,47 @@
+"""The devices of a run."""
+
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import NonNegativeInt, PositiveInt
+
+from carot_lib.schema import StrictParams
+
+
+class HardwareParams(StrictParams):
+    """Where and how to compute; the numbers of a result depend on it in the last digits only."""
+
+    accelerator: Literal["cpu", "cuda", "auto"]
+    devices: PositiveInt  # GPUs, or CPU processes, of each node
+    nodes: PositiveInt  # machines; more than one are started by SLURM or torchrun
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    accumulation: PositiveInt  # pieces of a device's share: less memory, more time, the same result
+    workers: NonNegativeInt  # processes that read images; 0: the training process itself
+    checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
+    tensorboard: bool  # whether TensorBoard's files are written beside DVCLive's
+
+    def launch(self) -> Fabric:
+        """The devices, ready to use.
+
+        With several of them every one runs a process of its own from here on: those that SLURM or
+        torchrun started, or this very command once more.
+
+        Raises:
+            ValueError: CUDA is asked for, and there is none or are too few devices.
+        """
+        there = torch.cuda.device_count()
+        if self.accelerator == "cuda" and there < self.devices:
+            raise ValueError(
+                f"hardware: {self.devices} CUDA devices are asked for and torch finds {there}: "
+                "set `accelerator: cpu`, or fewer `devices`"
+            )
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
+            precision=self.precision,
+            strategy="ddp" if self.devices * self.nodes > 1 else "auto",
+        )
+        fabric.launch()
+        return fabric
