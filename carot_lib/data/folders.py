@@ -16,6 +16,7 @@ from carot_lib.data.image_folders import find_set
 from carot_lib.data.survey import ImageParams, ImageSet, Survey, check_held_out, some
 
 NAMES = {"train": "train", "val": "id_val", "test": "id_test"}  # folder: as the stages call it
+TAKEN = ("id_val", "id_test", "ood")  # by the two sets, and by the mean of the shifted ones
 
 
 class FoldersParams(ImageParams):
@@ -38,7 +39,7 @@ class FoldersParams(ImageParams):
             faults.append(f"{folder}: no such folder, or an empty one: see data/README.md")
         places = {NAMES.get(name, name): name for name in ("train", "test")}
         for name in there:
-            if name in NAMES.values() and name not in NAMES:
+            if name in TAKEN:
                 faults.append(f"{folder / name}: this name is taken: call the folder otherwise")
             else:
                 places[NAMES.get(name, name)] = name

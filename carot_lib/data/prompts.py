@@ -8,6 +8,7 @@ from jaxtyping import Int
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 Template = Callable[[str], str]
 
@@ -53,13 +54,13 @@ def tokenize(texts: Sequence[str], context_length: int) -> Int[Tensor, "texts co
     Raises:
         ValueError: a text is longer than the context. The tokenizer alone would cut it silently.
     """
-    tokenizer = SimpleTokenizer(context_length=context_length)
-    lengths = [len(tokenizer.encode(text)) + 2 for text in texts]
-    longest = max(lengths)
-    if longest > context_length:
-        text = texts[lengths.index(longest)]
-        raise ValueError(f"{text!r} has {longest} tokens, the model takes {context_length}")
-    return tokenizer(list(texts))[:, :longest]
+    tokenizer = SimpleTokenizer()
+    start, end = tokenizer.sot_token_id, tokenizer.eot_token_id
+    tokens = [torch.tensor([start, *tokenizer.encode(text), end]) for text in texts]
+    for text, row in zip(texts, tokens, strict=True):
+        if len(row) > context_length:
+            raise ValueError(f"{text!r} has {len(row)} tokens, the model takes {context_length}")
+    return pad_sequence(tokens, batch_first=True)
 
 
 def tokenize_prompts(

@@ -123,14 +123,6 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(mean.view(gradient.shape))
 
 
-def require_no_batch_norm(model: nn.Module) -> None:
-    """Refuse a model whose features depend on the piece of the batch that an image is in.
-
-    Raises:
-        ValueError: it has BatchNorm.
-    """
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise ValueError(
-            "hardware: devices, nodes and accumulation must be 1 for a model with BatchNorm: its "
-            "statistics would be those of a part of the batch"
-        )
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether the features of an image depend on the other images of its piece of the batch."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

@@ -28,7 +28,7 @@ from carot_lib.schema import exit_on_bad_input
 
 CAPTIONS = {
     "table1": "Accuracy and expected calibration error, in distribution (ID) and as the mean over "
-    "five distribution shifts (OOD), without and with temperature scaling (TS); T is the "
+    "the distribution shifts (OOD), without and with temperature scaling (TS); T is the "
     "temperature.",
     "table2": "CaRot by how often its EMA teacher is updated.",
 }

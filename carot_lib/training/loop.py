@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Batch, Method, Setup, Told
 from carot_lib.methods.params import MethodParams
-from carot_lib.methods.whole_batch import average_gradients, encode_whole, require_no_batch_norm
+from carot_lib.methods.whole_batch import average_gradients, encode_whole, has_batch_norm
 from carot_lib.models.clip_model import Clip, ImageClassifier
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
@@ -186,8 +186,11 @@ def fine_tune(
         ValueError: the hardware is not there, or the model or a batch cannot be shared by it.
     """
     fabric = hardware.launch()
-    if fabric.world_size * hardware.accumulation > 1:
-        require_no_batch_norm(clip)
+    if fabric.world_size * hardware.accumulation > 1 and has_batch_norm(clip):
+        raise ValueError(
+            "hardware: devices, nodes and accumulation must be 1 for a model with BatchNorm: its "
+            "statistics would be those of a part of the batch"
+        )
     n_images, n_templates = len(train_set.labels), class_prompts.shape[1]
     total_steps = training.total_steps(n_images)
     fingerprint = fingerprint_of(
@@ -252,10 +255,15 @@ def fine_tune(
         )
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            advice = (
+                "lower batch_size"
+                if has_batch_norm(clip)
+                else f"set hardware.accumulation to {2 * hardware.accumulation}, which gives the "
+                "same result"
+            )
             raise MemoryError(
                 f"out of memory at batch_size {training.batch_size} on {fabric.world_size} "
-                f"device(s) with accumulation {hardware.accumulation}: set "
-                f"hardware.accumulation to {2 * hardware.accumulation}, which gives the same result"
+                f"device(s) with accumulation {hardware.accumulation}: {advice}"
             ) from error
         raise
     return method.classifier().cpu().eval()

@@ -218,6 +218,7 @@ def test_all_faults_are_said_at_once(layout: Layout):
     shutil.rmtree(top(layout) / "inverted")
     (top(layout) / "blurred" / "digit_two" / "bad.png").write_bytes(b"no image")
     (top(layout) / "id_test").mkdir()
+    (top(layout) / "ood").mkdir()
     (top(layout) / "empty").mkdir()
     said = "\n".join(check_data(layout))
     for part in (
@@ -227,6 +228,7 @@ def test_all_faults_are_said_at_once(layout: Layout):
         f"inverted: not found: put it at {top(layout)}/inverted",
         f"{top(layout)}/blurred/digit_two/bad.png: cannot identify image file",
         f"{top(layout)}/id_test: this name is taken",
+        f"{top(layout)}/ood: this name is taken",
         "empty: it holds no class folders",
     ):
         assert part in said, said
