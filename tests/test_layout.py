@@ -71,6 +71,7 @@ def test_dvc_looks_for_what_a_stage_writes_where_it_writes_it(name: str):
     words = {"profile": "miniature", "run": "ft", "seed": "3"}
     places = written(HOME)
     places |= {
+        "checked": HOME.checked.parent,  # the report and what the data stage needs of it
         "zero-shot": HOME.model("zs", 3),
         "mixed": HOME.model("wise_ft", 3),
         "predicted": HOME.predictions("ft", 3, "id_val").parent,

@@ -198,7 +198,7 @@ def test_a_number_of_one_run_changes_that_run_alone(project: Path):
 
 
 def test_a_plot_changes_its_notebooks_alone(project: Path):
-    path = project / "carot_lib" / "plots.py"
+    path = project / "carot_lib" / "report" / "plots.py"
     before = path.read_text()
     path.write_text(before + "\n# another comment\n")
     changed = changed_stages(project)

@@ -111,12 +111,12 @@ def test_nll_agrees_with_another_optimiser(seed: int, sharpness: float, dtype: t
         options={"xatol": 1e-9},
     )
     # distances between logits are rounded to the precision of the logits; near its minimum the
-    # NLL is flat, so the other optimiser finds it to the root of double precision only
-    # and does not reach a bound
+    # NLL is flat, so the other optimiser finds it to the root of double precision only; and it
+    # does not reach a bound, where the NLL may be steep
     rounding = 1e-6 if dtype is np.float32 else 1e-9
     assert choice.temperature == pytest.approx(np.exp(other.x), rel=1e-6 + rounding)
     assert choice.value_after <= other.fun + rounding
-    assert choice.value_after == pytest.approx(other.fun, abs=rounding)
+    assert choice.value_after == pytest.approx(other.fun, abs=1e-6 + rounding)
     assert choice.value_before == pytest.approx(nll(wide, labels), abs=rounding)
 
 
