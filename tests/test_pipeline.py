@@ -175,7 +175,7 @@ def test_dvc_shows_the_curves_of_every_run_and_the_figures(project: Path):
     page = (project / "dvc_plots" / "index.html").read_text()
     for title in ("accuracy on id_val", "contrastive loss", "logit scale", "ECE on id_val by temp"):
         assert title in page
-    for name in RUNS[1:]:
+    for name in set(RUNS) - {"zs", "wise_ft_ls"}:  # not trained; of the colour of wise_ft
         assert name in page
     figures = re.findall(r'<img src="(.+?)"', page)
     assert len(figures) == 5
