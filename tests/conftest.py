@@ -1,6 +1,10 @@
 """What several tests share: a CLIP of a few milliseconds and captions for it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from carot_lib.data.prompts import tokenize_prompts
 from carot_lib.models.clip_model import Clip, build_clip
 from carot_lib.training.pretraining import SmallClipParams
 
+ROOT = Path(__file__).parents[1]
 TEMPLATES = [
     lambda name: f"a {name}.",
     lambda name: f"a photo of the {name}.",
@@ -50,3 +55,20 @@ def make_clip(clip_config: dict) -> Callable[[], Clip]:
 def class_prompts() -> Int[Tensor, "3 4 context"]:
     """Token ids of three classes in four templates, of unlike lengths."""
     return tokenize_prompts(["cat", "steam locomotive", "tea pot"], TEMPLATES, 32)
+
+
+@pytest.fixture(scope="session")
+def run_processes() -> Callable[[str, Path], None]:
+    """Runs a script of this folder, which starts processes of its own, on a folder."""
+
+    def run(script: str, folder: Path) -> None:
+        subprocess.run(
+            [sys.executable, f"tests/{script}", str(folder)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+
+    return run

@@ -1,4 +1,4 @@
-"""Processes of their own that train by gloo, for tests/test_whole_batch.py.
+"""Processes of their own that train by gloo, for tests/methods/test_whole_batch.py.
 
 python tests/many_devices.py FOLDER: writes into FOLDER what one, two and four processes compute.
 """
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -195,10 +196,11 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-if __name__ == "__main__":
+def on_one_two_and_four(device: Callable[[int, int, int, Path], None], folder: Path) -> None:
+    """Run `device(rank, devices, port, folder)` in as many processes as there are devices."""
     fork = multiprocessing.get_context("fork")  # torch is imported once, and has computed nothing
     for devices in (1, 2, 4):
-        arguments = (devices, free_port(), Path(sys.argv[1]))
+        arguments = (devices, free_port(), folder)
         processes = [fork.Process(target=device, args=(r, *arguments)) for r in range(devices)]
         for process in processes:
             process.start()
@@ -206,3 +208,7 @@ if __name__ == "__main__":
             process.join()
         if failed := [process.exitcode for process in processes if process.exitcode]:
             sys.exit(f"{devices} devices: exit codes {failed}")
+
+
+if __name__ == "__main__":
+    on_one_two_and_four(device, Path(sys.argv[1]))

@@ -4,14 +4,13 @@ python tests/many_predictors.py FOLDER: writes into FOLDER what one, two and fou
 of the sets that the test put there.
 """
 
-import multiprocessing
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from many_devices import free_port, hardware, model, prompts
+from many_devices import hardware, model, on_one_two_and_four, prompts
 
 from carot_lib.data.datasets import read_set
 from carot_lib.models import inference
@@ -40,13 +39,4 @@ def device(rank: int, devices: int, port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    fork = multiprocessing.get_context("fork")  # torch is imported once, and has computed nothing
-    for devices in (1, 2, 4):
-        arguments = (devices, free_port(), Path(sys.argv[1]))
-        processes = [fork.Process(target=device, args=(r, *arguments)) for r in range(devices)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if failed := [process.exitcode for process in processes if process.exitcode]:
-            sys.exit(f"{devices} devices: exit codes {failed}")
+    on_one_two_and_four(device, Path(sys.argv[1]))

@@ -1,9 +1,8 @@
 """A batch in shares and pieces has the loss and the gradient of the whole batch."""
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,17 +26,12 @@ KINDS = ["fine_tune", "flyp", "carot"]
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def computed(
+    tmp_path_factory: pytest.TempPathFactory, run_processes: Callable[[str, Path], None]
+) -> Path:
     """What one, two and four gloo processes computed of the same batches."""
     folder = tmp_path_factory.mktemp("computed")
-    subprocess.run(
-        [sys.executable, "tests/many_devices.py", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    run_processes("many_devices.py", folder)
     return folder
 
 

@@ -1,8 +1,5 @@
 """From images to logits: every image once, in order, in evaluation mode, whatever the batches."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +17,6 @@ from carot_lib.models import inference
 from carot_lib.models.clip_model import Clip, ImageClassifier
 from carot_lib.models.inference import gather, own_batches, pick_device, predict_logits
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -123,7 +119,9 @@ def test_files_have_the_logits_of_their_pictures(classifier: ImageClassifier, tm
 
 
 @pytest.fixture(scope="module")
-def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def predicted(
+    tmp_path_factory: pytest.TempPathFactory, run_processes: Callable[[str, Path], None]
+) -> Path:
     """What one, two and four gloo processes predicted of the same sets, in batches of two."""
     folder = tmp_path_factory.mktemp("predicted")
     write_json(folder / "classes.json", {"class_names": list("abcde"), "label_spaces": {}})
@@ -135,14 +133,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels = np.zeros(size, dtype=np.int64)
         write_set(folder, f"memory{size}", labels, images=images)
         write_set(folder, f"files{size}", labels, paths=paths)
-    subprocess.run(
-        [sys.executable, "tests/many_predictors.py", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    run_processes("many_predictors.py", folder)
     return folder
 
 
