@@ -107,7 +107,7 @@ def main(
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "start": startup.measure(n_images),
         "cases": [
-            measure(partial(miniature, root), 2 * rounds, 1024, 10),
+            measure(partial(miniature, root), rounds, 1024, 10),
             measure(partial(published, root, config, batch_size, steps), rounds, *size),
         ],
     }
@@ -122,7 +122,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=512 if on_gpu else 4, help="of ViT-B/16")
     parser.add_argument("--steps", type=int, default=8 if on_gpu else 2, help="of ViT-B/16")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--images", type=int, default=1_281_167, help="of the index")
     arguments = parser.parse_args()
     numbers = arguments.batch_size, arguments.steps, arguments.rounds, arguments.images

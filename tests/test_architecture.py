@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "carot_lib"
 FLOORS = [  # ground floor first; a part imports only from floors below its own
-    {"schema", "files", "layout", "label_space", "progress", "command", "evaluation"},
+    {"schema", "files", "layout", "label_space", "progress", "command", "evaluation", "processes"},
     {"data", "calibration"},
     {"models"},
     {"methods"},

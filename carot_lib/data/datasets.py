@@ -7,11 +7,11 @@ profile ends in this form; the code behind it does not know which one it reads.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.data.image_files import locate, read_picture
 from carot_lib.data.prompts import Template, as_templates, clip_templates, tokenize_prompts
-from carot_lib.files import atomic_write
+from carot_lib.files import atomic_write, read_json, reading
 from carot_lib.label_space import LabelSpace, label_space_of
 
 READERS = 8  # processes at most that decode image files for prediction: each holds two batches
@@ -79,7 +79,7 @@ class LabelledSet:
             self.image_folder, self.paths, preprocessing, self.border, training, self.shards
         )
 
-    def part(self, rows: slice) -> "LabelledSet":
+    def part(self, rows: slice | Int[np.ndarray, " rows"]) -> "LabelledSet":
         """Some of its images, under its name and fingerprint."""
         return replace(
             self,
@@ -204,14 +204,23 @@ def write_set(
         np.savez(file, labels=labels, **content)
 
 
+def _read_classes(folder: Path) -> dict[str, Any]:
+    path = folder / "classes.json"
+    classes = read_json(path)
+    with reading(path):
+        if not isinstance(classes, dict) or not {"class_names", "label_spaces"} <= classes.keys():
+            raise ValueError("no class names")
+    return classes
+
+
 def read_class_names(folder: Path) -> list[str]:
     """Names of all classes, in the order of the classifiers' logits."""
-    return json.loads((folder / "classes.json").read_text(encoding="utf-8"))["class_names"]
+    return _read_classes(folder)["class_names"]
 
 
 def read_templates(folder: Path) -> list[Template]:
     """The caption templates: CLIP's 80, or those that `classes.json` holds."""
-    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    classes = _read_classes(folder)
     return as_templates(classes["templates"]) if "templates" in classes else clip_templates()
 
 
@@ -233,20 +242,23 @@ def read_set(folder: Path, name: str) -> LabelledSet:
 
     Raises:
         FileNotFoundError: the set was not prepared; the message names the stage to run.
+        ValueError: a file of the folder is damaged.
     """
     path = folder / f"{name}.npz"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run stage `data`")
-    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-    with np.load(path) as file:
-        content = {key: file[key] for key in file.files}
+    classes = _read_classes(folder)
+    with reading(path), path.open("rb") as file, np.load(file) as parts:
+        content = {key: parts[key] for key in parts.files}
+        labels, pictures = content["labels"], content.get("images", content.get("paths"))
+        if pictures is None or len(pictures) != len(labels):
+            raise ValueError("no image for each label")
     own = classes["label_spaces"].get(name)
-    pictures = content.get("images", content.get("paths"))
-    digest = hashlib.sha256(content["labels"].tobytes())
+    digest = hashlib.sha256(labels.tobytes())
     digest.update(np.ascontiguousarray(pictures).view(np.uint8))  # no copy of them in memory
     return LabelledSet(
         name=name,
-        labels=content["labels"],
+        labels=labels,
         images=content.get("images"),
         paths=content.get("paths"),
         label_space=label_space_of(own, len(classes["class_names"])),

@@ -4,7 +4,6 @@ Found in folders or in shards, see `image_folders` and `shards`. What is wrong i
 raised: a user learns of every fault at once, each with what to do about it.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.data.datasets import usable_cores, write_set
 from carot_lib.data.image_files import Member, locate, why_unreadable
-from carot_lib.files import write_json
+from carot_lib.files import read_json, write_json
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
 
@@ -139,7 +138,7 @@ class Survey:
     @classmethod
     def load(cls, path: Path, folder: Path) -> "Survey":
         """Read what `save` wrote of a folder."""
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         content["sets"] = {name: ImageSet(**one) for name, one in content["sets"].items()}
         return cls(folder, **content)
 

@@ -1,6 +1,5 @@
 """Drag the temperature: the reliability diagram and its numbers follow."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.calibration.scores import top_confidences
 from carot_lib.explore.exhibit import SHARPNESS, Canvas, Exhibit
+from carot_lib.files import read_json
 from carot_lib.report.reliability import FEW, WIDTH, legend_handles
 from carot_lib.report.results import Report
 from carot_lib.report.styles import GREY, INK, OVER, PALE, RUN_NAMES, UNDER, style
@@ -166,7 +166,7 @@ def explore_calibration(report: Report, dataset: str = "id_test", run: str = "ft
     which_run = widgets.Dropdown(options=runs, value=run, description="method", **wide)
     seed = widgets.Dropdown(options=report.rows.seeds, description="seed", **wide)
     chosen = {
-        (name, one): json.loads((layout.evaluation(name, one) / "temperature.json").read_text())
+        (name, one): read_json(layout.evaluation(name, one) / "temperature.json")
         for name in report.rows.rows
         for one in report.rows.seeds
     }

@@ -110,12 +110,7 @@ def shortened(dataset: LabelledSet, most: int) -> LabelledSet:
     if n <= most:
         return dataset
     kept = np.linspace(0, n - 1, most).astype(int)
-    pictures = {
-        key: None if (all_of := getattr(dataset, key)) is None else all_of[kept]
-        for key in ("images", "paths")
-    }
-    name = f"{dataset.fingerprint}, {most} of {n}"
-    return replace(dataset, labels=dataset.labels[kept], fingerprint=name, **pictures)
+    return replace(dataset.part(kept), fingerprint=f"{dataset.fingerprint}, {most} of {n}")
 
 
 def beside_stored(

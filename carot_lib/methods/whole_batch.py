@@ -15,18 +15,10 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from carot_lib.processes import share_sizes
+
 Piece = TypeVar("Piece")
 Encoded = dict[str, Tensor]  # tensors of one row an image, by name
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks and writes for all of them."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def share_sizes(whole: int, devices: int) -> list[int]:
-    """Images of each device's share of a batch, in order: equal but for one image."""
-    return [whole // devices + (device < whole % devices) for device in range(devices)]
 
 
 def encode_whole(

@@ -6,7 +6,6 @@ Reads params.yaml and, for image folders and shards, data/checked/<profile>/; wr
 data/prepared/<profile>/. Their images are not copied: the sets hold their paths.
 """
 
-import json
 import sys
 
 from carot_lib.command import read_command
@@ -15,6 +14,7 @@ from carot_lib.data.sources import Data
 from carot_lib.data.survey import Survey
 from carot_lib.data.survey import prepare as prepare_files
 from carot_lib.data.world import read_pictograms
+from carot_lib.files import read_json
 from carot_lib.layout import Layout
 from carot_lib.schema import exit_on_bad_input, read_params
 
@@ -32,7 +32,7 @@ def data(layout: Layout) -> None:
         return
     if not layout.checked.exists():
         raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
-    unreadable = json.loads(layout.checked.read_text(encoding="utf-8"))["unreadable"]
+    unreadable = read_json(layout.checked)["unreadable"]
     survey = Survey.load(layout.checked.with_name("survey.json"), layout.root / params.folder)
     if unreadable:
         print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)

@@ -12,12 +12,11 @@ kept in git, so that `dvc metrics diff` and `dvc exp show` know those of every c
 
 import pandas as pd
 
-from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.bootstrap import mean_over_sets, replicates, table_with_intervals
-from carot_lib.calibration.metrics import aurc, brier, ece_batch_mean, nll
-from carot_lib.calibration.predictions import Calibrated, Predictions, check_held_out
+from carot_lib.calibration.predictions import Predictions, check_held_out
+from carot_lib.calibration.reported import measure
 from carot_lib.command import read_command
-from carot_lib.evaluation import VALIDATION, EvaluationParams, load_evaluation
+from carot_lib.evaluation import VALIDATION, load_evaluation
 from carot_lib.files import read_json, write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.report.tables import COLUMNS
@@ -68,30 +67,6 @@ def summarise(table: pd.DataFrame) -> dict[str, float]:
     """The numbers of Table 1 of one run."""
     values = table.set_index(["dataset", "calibration", "metric"])["value"]
     return {column: round(float(values[place[:3]]), 6) for column, place in COLUMNS.items()}
-
-
-def measure(
-    calibrated: Calibrated, predictions: Predictions, params: EvaluationParams
-) -> dict[str, float]:
-    """Every metric of one run on one set."""
-    logits, labels = calibrated.logits, predictions.labels
-    stats = BinStats.from_confidences(calibrated.confidences, calibrated.correct, params.n_bins)
-    return {
-        "accuracy": stats.mean_accuracy(),
-        "ece": stats.ece(),
-        "ece_debiased": stats.ece_debiased(),
-        "ece_batch_mean": ece_batch_mean(
-            logits, labels, batch_size=params.batch_mean_size, n_bins=params.n_bins
-        ),
-        "ece_noise_floor": stats.noise_floor(),
-        "ece_p_value": stats.test(params.bootstrap.seed),
-        "mce": stats.mce(),
-        "signed_gap": stats.signed_gap(),
-        "mean_confidence": stats.mean_confidence(),
-        "nll": nll(logits, labels),
-        "brier": brier(logits, labels),
-        "aurc": aurc(logits, labels),
-    }
 
 
 if __name__ == "__main__":

@@ -16,14 +16,15 @@ from carot_lib.evaluation import load_evaluation
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.models.clip_model import load_classifier
-from carot_lib.models.inference import pick_device
 from carot_lib.models.mixes import MixParams, judge, mix_all
 from carot_lib.schema import exit_on_bad_input, read_params
+from carot_lib.training.hardware import HardwareParams
 
 
 def interpolations(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     """Write and return the table: run, seed, alpha, dataset, accuracy, ece, ece_noise_floor."""
     alphas = read_params(layout.params, MixParams, layout.profile, "interpolations").alphas
+    device = read_params(layout.params, HardwareParams, layout.profile, "hardware").one_device()
     evaluation = load_evaluation(layout)
     zero_shot, fine_tuned = (load_classifier(layout.model(name, seed)) for name in ("zs", run))
     classifiers = mix_all(zero_shot, fine_tuned, alphas)
@@ -31,7 +32,7 @@ def interpolations(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     rows = []
     for name in sets:
         dataset = read_set(layout.data, name)
-        judged = judge(classifiers, dataset, evaluation.n_bins, pick_device())
+        judged = judge(classifiers, dataset, evaluation.n_bins, device)
         rows += [measure(one, alpha, name) for alpha, one in zip(alphas, judged, strict=True)]
     table = pd.DataFrame(rows)
     of_shifts = table[table["dataset"].isin(evaluation.ood)]

@@ -7,7 +7,6 @@ results/<profile>/replication.csv and differences.csv, each run against CaRot.
 """
 
 import itertools
-import json
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from carot_lib.calibration.bootstrap import replicates
 from carot_lib.calibration.predictions import Predictions, check_same_images
 from carot_lib.command import read_command
 from carot_lib.evaluation import EvaluationParams, load_evaluation, load_rows
-from carot_lib.files import write_text
+from carot_lib.files import read_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.report.claims import CLAIMS
 from carot_lib.report.tables import TABLE2_RUNS
@@ -40,8 +39,8 @@ def replicate(layout: Layout) -> pd.DataFrame:
             predictions = Predictions.load(layout.predictions(run, seed, name))
             fingerprints[f"{run}, seed {seed}"] = predictions.fingerprint
             check_same_images(name, fingerprints)
-            chosen = (layout.evaluation(run, seed) / "temperature.json").read_text()
-            temperature = json.loads(chosen)["temperature"]
+            chosen = read_json(layout.evaluation(run, seed) / "temperature.json")
+            temperature = chosen["temperature"]
             measured[run, seed, name] = measure(predictions, temperature, params)
 
     def value(run: str, dataset: str, metric: str, calibration: str) -> float:

@@ -20,7 +20,7 @@ from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.methods.params import MethodParams
 from carot_lib.models.clip_model import load_clip
-from carot_lib.models.inference import pick_device, predict_logits
+from carot_lib.models.inference import predict_logits
 from carot_lib.params import load_params
 from carot_lib.schema import exit_on_bad_input
 from carot_lib.training.loop import fine_tune
@@ -46,7 +46,7 @@ def search(layout: Layout) -> pd.DataFrame:
             log=lambda record: None,
             label=label,
         )
-        logits = predict_logits(classifier, validation, pick_device())
+        logits = predict_logits(classifier, validation, scale.hardware.one_device())
         stats = BinStats.from_logits(
             logits,
             validation.labels,

@@ -19,12 +19,12 @@ from carot_lib.evaluation import VALIDATION
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
 from carot_lib.methods.params import Run
-from carot_lib.methods.whole_batch import is_first_process
 from carot_lib.models.clip_model import load_clip, save_classifier
+from carot_lib.processes import is_first_process
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training.checkpoint import discard_checkpoint
 from carot_lib.training.follow import Follower
-from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.hardware import HardwareParams, out_of_memory_means
 from carot_lib.training.loop import TrainingParams, fine_tune
 
 
@@ -38,7 +38,8 @@ def train(layout: Layout, run: str, seed: int) -> None:
     method = read_params(layout.params, Run, layout.profile, "runs", run).root
     training = read_params(layout.params, TrainingParams, layout.profile, "training")
     hardware = read_params(layout.params, HardwareParams, layout.profile, "hardware")
-    clip = load_clip(layout.pretrained)
+    with out_of_memory_means("out of memory: the pre-trained model alone does not fit"):
+        clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
     history: list[dict[str, int | float]] = []
     follower = Follower(layout.live(run, seed), hardware.tensorboard)

@@ -8,7 +8,7 @@ import pandas as pd
 from dvclive import Live
 from lightning_fabric.loggers import TensorBoardLogger
 
-from carot_lib.methods.whole_batch import is_first_process
+from carot_lib.processes import is_first_process
 
 EVERY = 10  # optimizer steps to a point: curves of 25,030 steps stay light
 

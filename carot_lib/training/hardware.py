@@ -1,5 +1,7 @@
-"""The devices of a run."""
+"""The devices of a run, and what to do when their memory is too small."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -30,12 +32,7 @@ class HardwareParams(StrictParams):
         Raises:
             ValueError: CUDA is asked for, and there is none or are too few devices.
         """
-        there = torch.cuda.device_count()
-        if self.accelerator == "cuda" and there < self.devices:
-            raise ValueError(
-                f"hardware: {self.devices} CUDA devices are asked for and torch finds {there}: "
-                "set `accelerator: cpu`, or fewer `devices`"
-            )
+        self._check_there(self.devices)
         fabric = Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -45,3 +42,38 @@ class HardwareParams(StrictParams):
         )
         fabric.launch()
         return fabric
+
+    def one_device(self) -> torch.device:
+        """The device of what a process does alone: a GPU if there is one and may be used.
+
+        Raises:
+            ValueError: CUDA is asked for, and there is none.
+        """
+        self._check_there(1)
+        may_use = self.accelerator != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda" if may_use else "cpu")
+
+    def _check_there(self, wanted: int) -> None:
+        there = torch.cuda.device_count()
+        if self.accelerator == "cuda" and there < wanted:
+            raise ValueError(
+                f"hardware: {wanted} CUDA devices are asked for and torch finds {there}: "
+                "set `accelerator: cpu`, or fewer `devices`"
+            )
+
+
+@contextmanager
+def out_of_memory_means(message: str) -> Iterator[None]:
+    """Say what to do where the block needs more memory than the machine or the GPU has.
+
+    Raises:
+        MemoryError: with the message.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch has an error of its own for GPUs only; of its words for the CPU all hold these two
+        of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if of_memory or "allocate memory" in str(error):
+            raise MemoryError(message) from error
+        raise

@@ -19,7 +19,7 @@ from carot_lib.models.clip_model import Clip, ImageClassifier
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
-from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.hardware import HardwareParams, out_of_memory_means
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 from carot_lib.training.schedule import learning_rate_factor
 from carot_lib.training.validation import Validation
@@ -181,8 +181,7 @@ def fine_tune(
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
-        MemoryError: a step needs more memory than there is; the message says which numbers to
-            change.
+        MemoryError: more memory is needed than there is; the message says what to change.
         ValueError: the hardware is not there, or the model or a batch cannot be shared by it.
     """
     fabric = hardware.launch()
@@ -199,11 +198,15 @@ def fine_tune(
         f"seed {seed}, {train_set.fingerprint}",
         f"{validation_set and validation_set.fingerprint}",
     )
-    clip = clip.to(fabric.device)
-    method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
-    optimizer = build_optimizer(
-        method.model, run.learning_rate, training.weight_decay, hardware.precision != "16-mixed"
-    )
+    with out_of_memory_means(
+        "out of memory: model and optimizer alone do not fit: take a device with more memory or "
+        "a smaller model"
+    ):
+        clip = clip.to(fabric.device)
+        method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
+        optimizer = build_optimizer(
+            method.model, run.learning_rate, training.weight_decay, hardware.precision != "16-mixed"
+        )
     draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
     chance = np.random.default_rng(seed)
     draws = draw(n_images, n_templates, training.epochs, training.batch_size, chance)
@@ -238,7 +241,16 @@ def fine_tune(
     )
     if fabric.is_global_zero:
         data = track(data, total_steps - done, f"training {label}", "steps")
-    try:
+    advice = (
+        "lower batch_size"
+        if has_batch_norm(clip)
+        else f"set hardware.accumulation to {2 * hardware.accumulation}, which gives the same "
+        "result"
+    )
+    with out_of_memory_means(
+        f"out of memory at batch_size {training.batch_size} on {fabric.world_size} device(s) with "
+        f"accumulation {hardware.accumulation}: {advice}"
+    ):
         fit(
             method,
             data,
@@ -253,17 +265,4 @@ def fine_tune(
             hardware.accumulation,
             validation,
         )
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            advice = (
-                "lower batch_size"
-                if has_batch_norm(clip)
-                else f"set hardware.accumulation to {2 * hardware.accumulation}, which gives the "
-                "same result"
-            )
-            raise MemoryError(
-                f"out of memory at batch_size {training.batch_size} on {fabric.world_size} "
-                f"device(s) with accumulation {hardware.accumulation}: {advice}"
-            ) from error
-        raise
     return method.classifier().cpu().eval()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.methods.base import Batch
-from carot_lib.methods.whole_batch import share_sizes
+from carot_lib.processes import share_of
 
 TABLE = 10_000_000  # numbers at most that a draw may make a table of: 80 MB
 AT_ONCE = 100_000  # numbers drawn at a time where there is no table
@@ -35,15 +35,13 @@ class Draws:
         Raises:
             ValueError: a batch has too few images for each device to take one.
         """
-
-        def own(row: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
-            sizes = share_sizes(len(row), devices)
-            start = sum(sizes[:device])
-            return row[start : start + sizes[device]]
-
         if (fewest := min(len(row) for row in self.images)) < devices:
             raise ValueError(f"hardware: {devices} devices cannot share a batch of {fewest}")
-        return Draws([own(row) for row in self.images], [own(row) for row in self.templates])
+        own = [share_of(len(row), device, devices) for row in self.images]
+        return Draws(
+            [row[part] for row, part in zip(self.images, own, strict=True)],
+            [row[part] for row, part in zip(self.templates, own, strict=True)],
+        )
 
 
 def draw_epochs(
@@ -77,7 +75,8 @@ def draw_pairs(
     drawn, there = steps * batch_size, n_images * n_templates
     if drawn > there:
         raise ValueError(
-            f"{steps} steps of {batch_size} need more than all (image, template) pairs"
+            f"{steps} steps of {batch_size} need {drawn} (image, caption template) pairs and there "
+            f"are {there}: give more templates or fewer `epochs`, or set `sampling: epochs`"
         )
     rows = np.split(draw_distinct(there, drawn, generator), steps)
     return Draws([row // n_templates for row in rows], [row % n_templates for row in rows])

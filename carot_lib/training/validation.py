@@ -6,8 +6,9 @@ from lightning_fabric import Fabric
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Method
-from carot_lib.methods.whole_batch import gather_rows, share_sizes
+from carot_lib.methods.whole_batch import gather_rows
 from carot_lib.models.inference import BATCH_SIZE
+from carot_lib.processes import own_share
 
 
 class Validation:
@@ -36,16 +37,11 @@ class Validation:
         device = self.fabric.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             classifier = self.method.classifier().eval()
-            images = self._share().read_images(classifier.preprocessing, BATCH_SIZE)
+            share = self.dataset.part(own_share(len(self.dataset.labels)))
+            images = share.read_images(classifier.preprocessing, BATCH_SIZE)
             logits = torch.cat([classifier(part.to(device)).float() for part in images])
         self.method.model.train()  # the classifier may be the model itself
         labels = self.dataset.labels
         logits = gather_rows({"logits": logits}, len(labels))["logits"].cpu().numpy()
         stats = BinStats.from_logits(logits, labels, label_space=self.dataset.label_space)
         return {"id_val/accuracy": stats.mean_accuracy(), "id_val/ece": stats.ece()}
-
-    def _share(self) -> LabelledSet:
-        """The images of this device."""
-        sizes = share_sizes(len(self.dataset.labels), self.fabric.world_size)
-        start = sum(sizes[: self.fabric.global_rank])
-        return self.dataset.part(slice(start, start + sizes[self.fabric.global_rank]))

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,34 @@ def test_a_set_with_classes_of_its_own(folder: Path):
 def test_a_set_that_was_not_prepared_names_the_stage_to_run(folder: Path):
     with pytest.raises(FileNotFoundError, match=r"sketch\.npz is missing: run stage `data`"):
         read_set(folder, "sketch")
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", b"PK\x03\x04 half of one"])
+def test_a_damaged_set_is_named_with_the_way_out(folder: Path, damage: bytes):
+    (folder / "v2.npz").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"v2\.npz is damaged .*`make repro` makes it anew"):
+        read_set(folder, "v2")
+
+
+def test_a_set_without_an_image_for_each_label_is_damaged(folder: Path):
+    np.savez(folder / "v2.npz", labels=LABELS)
+    with pytest.raises(ValueError, match=r"v2\.npz is damaged \(no image for each label\)"):
+        read_set(folder, "v2")
+    np.savez(folder / "v2.npz", labels=LABELS, images=pictures(3))
+    with pytest.raises(ValueError, match=r"v2\.npz is damaged \(no image for each label\)"):
+        read_set(folder, "v2")
+    np.savez(folder / "v2.npz", images=pictures(3))
+    with pytest.raises(ValueError, match=r"v2\.npz is damaged"):
+        read_set(folder, "v2")
+
+
+@pytest.mark.parametrize("damage", ["", '{"class_names": ["c', "[]", '{"label_spaces": {}}'])
+@pytest.mark.parametrize("read", [read_class_names, read_templates, partial(read_set, name="v2")])
+def test_damaged_class_names_are_named_with_the_way_out(folder: Path, damage: str, read: Callable):
+    write_set(folder, "v2", LABELS, images=pictures(4))
+    (folder / "classes.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"classes\.json is damaged .*`make repro` makes it anew"):
+        read(folder)
 
 
 def fingerprint(folder: Path, labels: np.ndarray, **content: object) -> str:

@@ -16,8 +16,6 @@ from carot_lib.methods.whole_batch import (
     encode_whole,
     gather_rows,
     has_batch_norm,
-    is_first_process,
-    share_sizes,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -85,13 +83,6 @@ def test_pieces_have_the_loss_and_the_gradient_of_the_whole(kind: str, pieces: i
     assert_same_gradient(gradient, expected)
 
 
-def test_shares_are_alike_and_whole():
-    assert share_sizes(8, 1) == [8]
-    assert share_sizes(7, 2) == [4, 3]
-    assert share_sizes(7, 4) == [2, 2, 2, 1]
-    assert share_sizes(143, 8) == [18] * 7 + [17]  # the last batch of ImageNet's epoch
-
-
 class Counting:
     """An encoder of one weight, a dropout and a part without gradient; it tells what it does."""
 
@@ -155,7 +146,6 @@ def test_one_device_has_nothing_to_gather_or_to_average():
     weight.grad = torch.tensor([1.0, 2.0])
     average_gradients([weight, nn.Parameter(torch.zeros(1))])
     assert weight.grad.tolist() == [1.0, 2.0]
-    assert is_first_process()
 
 
 def test_batch_norm_is_found():

@@ -15,7 +15,7 @@ from carot_lib.files import write_json
 from carot_lib.label_space import LabelSpace
 from carot_lib.models import inference
 from carot_lib.models.clip_model import Clip, ImageClassifier
-from carot_lib.models.inference import gather, own_batches, pick_device, predict_logits
+from carot_lib.models.inference import predict_logits
 
 CPU = torch.device("cpu")
 
@@ -159,17 +159,6 @@ def test_many_processes_have_the_logits_of_one_to_the_bit(predicted: Path, devic
     two, four = [[2, 2, 2], [2, 1]], [[2, 2], [2], [2], [1]]
     assert [share["memory9"] for share in shares] == {2: two, 4: four}[devices]
     assert [share["memory1"] for share in shares] == [[1]] + [[]] * (devices - 1)
-
-
-def test_one_process_takes_every_batch_and_has_nothing_to_gather():
-    assert own_batches(5) == range(5)
-    assert gather([1, 2]) == [[1, 2]]
-
-
-@pytest.mark.parametrize(("found", "kind"), [(False, "cpu"), (True, "cuda")])
-def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch, found: bool, kind: str):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
-    assert pick_device().type == kind
 
 
 @pytest.mark.gpu

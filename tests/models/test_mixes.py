@@ -73,7 +73,11 @@ def test_one_pass_gives_what_a_pass_each_gives(
 def test_the_stage_writes_every_alpha_on_every_set_and_their_mean(
     tmp_path: Path, make_clip, class_prompts
 ):
-    tree = {"tiny": {"evaluation": EVALUATION, "interpolations": {"alphas": [0.0, 0.5, 1.0]}}}
+    hardware = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["miniature"][
+        "hardware"
+    ]
+    branch = {"evaluation": EVALUATION, "interpolations": {"alphas": [0.0, 0.5, 1.0]}}
+    tree = {"tiny": branch | {"hardware": hardware}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
     layout = Layout(tmp_path, "tiny")
     names = {"class_names": ["a", "b", "c"], "label_spaces": {}}

@@ -1,0 +1,74 @@
+"""What a run computes on, and what is said where it is missing or too small."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carot_lib.training.hardware import HardwareParams, out_of_memory_means
+
+HARDWARE = HardwareParams(
+    accelerator="cpu",
+    devices=1,
+    nodes=1,
+    precision="32-true",
+    accumulation=1,
+    workers=0,
+    checkpoint_every=1,
+    tensorboard=False,
+)
+
+
+def on(accelerator: str, devices: int = 1) -> HardwareParams:
+    return HARDWARE.model_copy(update={"accelerator": accelerator, "devices": devices})
+
+
+@pytest.fixture(params=[0, 1, 2])
+def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: request.param)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param > 0)
+    return request.param
+
+
+def test_one_device_is_a_gpu_where_there_is_one_and_it_may_be_used(gpus: int):
+    assert on("cpu", 2).one_device().type == "cpu"
+    assert on("auto", 2).one_device().type == ("cuda" if gpus else "cpu")
+    if gpus:
+        assert on("cuda", 2).one_device().type == "cuda"  # the others are not needed
+    else:
+        with pytest.raises(ValueError, match="1 CUDA devices are asked for and torch finds 0"):
+            on("cuda", 2).one_device()
+
+
+def test_more_gpus_than_there_are_cannot_be_launched(gpus: int):
+    with pytest.raises(ValueError, match=f"3 CUDA devices are asked for and torch finds {gpus}"):
+        on("cuda", 3).launch()
+
+
+@pytest.mark.parametrize("said", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_too_little_memory_is_said_in_our_words(said: Exception):
+    with (
+        pytest.raises(MemoryError, match=r"^take less$") as caught,
+        out_of_memory_means("take less"),
+    ):
+        raise said
+    assert caught.value.__cause__ is said
+
+
+@given(st.integers(2**62, 2**62 + 100))
+def test_memory_that_no_machine_has_is_refused_by_torch_in_words_that_are_known(size: int):
+    with pytest.raises(MemoryError, match="take less"), out_of_memory_means("take less"):
+        torch.empty(size, dtype=torch.uint8)
+
+
+def test_a_file_that_cannot_be_mapped_is_known_too():
+    said = RuntimeError("unable to mmap 9 bytes from file <weights>: Cannot allocate memory (12)")
+    with pytest.raises(MemoryError, match="take less"), out_of_memory_means("take less"):
+        raise said
+
+
+@pytest.mark.parametrize("other", [RuntimeError("shapes do not fit"), ValueError("no number")])
+def test_another_error_stays_what_it_is(other: Exception):
+    with pytest.raises(type(other)) as caught, out_of_memory_means("take less"):
+        raise other
+    assert caught.value is other
