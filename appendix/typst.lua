@@ -48,7 +48,7 @@ local function set_table(table)
     for _, row in ipairs(body) do
       local cell = row.cells[#row.cells - #table.colspecs + column]
       local text = cell and pandoc.utils.stringify(cell.contents) or ""
-      if text == "within noise" or text:match("^[+-]?%d[%d,]*%.?%d*%s?[°†]*$") then
+      if text == "within noise" or text:match("^[<+-]?%d[%d,]*%.?%d*%s?[°†]*$") then
         numbers:insert(cell)
       elseif text ~= "" then
         texts = texts + 1
