@@ -163,19 +163,19 @@ def matrices(
     axes: Iterable[Axes],
     panels: Mapping[str, Float[np.ndarray, "batch batch"]],
     words: Sequence[str],
-    limit: float,
+    scale: tuple[float, float] = (0, 1),
 ) -> None:
     """Square matrices of a batch side by side on one scale, images down and captions across.
 
     Args:
         axes: one for each panel.
-        panels: by title; values in [0, limit].
+        panels: by title.
         words: what each image shows and each caption names.
-        limit: value of full ink; larger ones are cut off.
+        scale: values of no ink and of full ink; what lies beyond is cut off.
     """
     axes = list(axes)
     for i, (ax, (title, matrix)) in enumerate(zip(axes, panels.items(), strict=True)):
-        shades = ax.imshow(matrix, cmap="Blues", vmin=0, vmax=limit, interpolation="nearest")
+        shades = ax.imshow(matrix, cmap="Blues", clim=scale, interpolation="nearest")
         ax.set_title(title, size=8.5)
         ax.set_xticks(range(len(words)), words, rotation=90, size=5.5)
         ax.set_yticks(range(len(words)), words if i == 0 else [], size=5.5)

@@ -49,6 +49,7 @@ def run_notebook(layout: Layout, name: str) -> Path:
         progress_bar=False,
         record_timing=False,
         cwd=str(layout.root),
+        extra_arguments=["--log-level=ERROR"],  # what a kernel warns of (its sockets) is no news
     )
     executed = reproducible(nbformat.read(failed, as_version=4))
     write_text(out, nbformat.writes(executed) + "\n")

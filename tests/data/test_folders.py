@@ -326,3 +326,12 @@ def test_the_pages_name_ones_own_sets(project: Layout):
     for name in ("Rotated", "Inverted", "Blurred", "Subset", "OOD, mean of four"):
         assert name in text["04_table1"]
     assert "No set of this profile has coarser labels." in text["01_world"]
+
+
+def test_a_published_clip_without_a_history_shows_its_similarities(project: Layout):
+    figure = project.results / "figures" / "pretraining.png"
+    of_history = figure.read_bytes()
+    (project.pretrained / "history.csv").unlink()  # what else it has of a published one
+    words = ["carot_lib.stages.run_notebook", "--profile", "folders", "--notebook", "01_world"]
+    subprocess.run([sys.executable, "-m", *words], cwd=project.root, check=True)
+    assert figure.read_bytes() != of_history

@@ -268,10 +268,13 @@ def test_contact_sheet_refuses_rows_of_different_lengths():
 
 def test_matrices_share_one_scale():
     _, axes = plt.subplots(1, 2)
-    matrices(axes, {"hard": np.eye(2), "soft": np.full((2, 2), 0.5)}, ["cat", "dog"], limit=1.0)
+    matrices(axes, {"hard": np.eye(2), "soft": np.full((2, 2), 0.5)}, ["cat", "dog"])
     assert [ax.images[0].get_clim() for ax in axes] == [(0, 1.0), (0, 1.0)]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["cat", "dog"]
     assert axes[1].get_yticklabels() == [] or not axes[1].get_yticklabels()[0].get_text()
+    _, ax = plt.subplots()
+    matrices([ax], {"cosines": np.full((2, 2), 0.25)}, ["cat", "dog"], scale=(-0.1, 0.3))
+    assert ax.images[0].get_clim() == (-0.1, 0.3)
 
 
 def test_plane_writes_names_that_cover_neither_each_other_nor_an_interval():
