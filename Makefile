@@ -35,8 +35,9 @@ repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tabl
 appendix: $(READY)  ## render the results as a site and a PDF, and name them
 	@$(BIN)/python -m carot_lib.stages.appendix --profile "$$(sed -n 's/^profile: *//p' params.yaml)"
 
+# One thread a process: two test processes share the cores.
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-browser: $(READY)  ## try the lab and the site in a browser, which you install yourself
 	$(BIN)/python -m pytest tests/browser -m browser -rs
@@ -51,7 +52,7 @@ lab: $(READY)  ## open JupyterLab at its start notebook; LAB=--no-browser only n
 	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB)
 
 search: $(READY)  ## choose learning rates and label smoothing on ID validation data (ten minutes)
-	$(BIN)/python -m carot_lib.stages.search --profile miniature
+	$(BIN)/python -m carot_lib.stages.search --profile "$$(sed -n 's/^profile: *//p' params.yaml)"
 
 lint: $(READY)  ## check style and types of names
 	$(BIN)/ruff check

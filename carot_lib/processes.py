@@ -10,6 +10,11 @@ def is_first_process() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+def process_count() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def share_sizes(whole: int, processes: int) -> list[int]:
     """Size of each process's share of some things, in order: equal but for one thing."""
     return [whole // processes + (process < whole % processes) for process in range(processes)]

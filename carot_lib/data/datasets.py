@@ -26,6 +26,7 @@ from carot_lib.data.image_files import locate, read_picture
 from carot_lib.data.prompts import Template, as_templates, clip_templates, tokenize_prompts
 from carot_lib.files import atomic_write, read_json, reading
 from carot_lib.label_space import LabelSpace, label_space_of
+from carot_lib.processes import process_count
 
 READERS = 8  # processes at most that decode image files for prediction: each holds two batches
 
@@ -112,7 +113,8 @@ class LabelledSet:
         Raises:
             UnreadableImageError: a file is no image; the message names it.
         """
-        workers = 0 if self.images is not None else min(usable_cores(), READERS)
+        own_cores = max(1, usable_cores() // process_count())
+        workers = 0 if self.images is not None else min(own_cores, READERS)
         yield from DataLoader(
             self.open_images(preprocessing),
             batch_size=None,

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from carot_lib.data.image_folders import find_set
-from carot_lib.data.survey import ImageParams, ImageSet, Survey, check_held_out, some
+from carot_lib.data.survey import (
+    ImageParams,
+    ImageSet,
+    Survey,
+    check_held_out,
+    check_validation,
+    some,
+)
 
 NAMES = {"train": "train", "val": "id_val", "test": "id_test"}  # folder: as the stages call it
 TAKEN = ("id_val", "id_test", "ood")  # by the two sets, and by the mean of the shifted ones
@@ -55,6 +62,7 @@ class FoldersParams(ImageParams):
         names = _class_names(root, self.class_names, classes, faults)
         for one in sets.values():
             _match_classes(one, classes, names)
+        check_validation(sets, classes)
         return Survey(folder, sets, names, find_templates(root, self.templates, faults), faults)
 
 

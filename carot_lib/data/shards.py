@@ -21,10 +21,17 @@ from fsspec.core import url_to_fs
 from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.data.datasets import usable_cores
-from carot_lib.data.folders import NAMES, find_templates
+from carot_lib.data.folders import NAMES, TAKEN, find_templates
 from carot_lib.data.image_files import read_part, reason, shard_url
 from carot_lib.data.image_folders import is_image
-from carot_lib.data.survey import ImageParams, ImageSet, Survey, check_held_out, some
+from carot_lib.data.survey import (
+    ImageParams,
+    ImageSet,
+    Survey,
+    check_held_out,
+    check_validation,
+    some,
+)
 from carot_lib.progress import track
 
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # of a sample, and what follows its dot
@@ -56,7 +63,7 @@ class ShardsParams(ImageParams):
         """
         faults: list[str] = []
         names = _class_names(root / self.class_names, faults)
-        if taken := [name for name in self.shards if name in {*NAMES.values()} - {*NAMES}]:
+        if taken := [name for name in self.shards if name in TAKEN]:
             faults.append(f"shards: {some(taken)}: this name is taken: call the set otherwise")
         patterns = {NAMES.get(name, name): given for name, given in self.shards.items()}
         sets, shards = find_sharded(root / self.folder, patterns, len(names) or None, self.on_error)
@@ -70,6 +77,7 @@ class ShardsParams(ImageParams):
         classes = [str(label) for label in range(len(names))]
         for one in sets.values() if names else ():
             one.narrow(classes, names)
+        check_validation(sets, classes)
         if train := sets.get("train"):
             if (missing := sorted({*classes} - {*train.files}, key=int)) and not train.faults:
                 train.faults.append(f"no image of the classes {some(missing)}: see class_names")

@@ -143,6 +143,21 @@ class Survey:
         return cls(folder, **content)
 
 
+def check_validation(sets: Mapping[str, ImageSet], classes: Sequence[str]) -> None:
+    """Add a fault if there is a validation set and it lacks a class: all is selected on it.
+
+    Args:
+        sets: by name.
+        classes: folders, or labels, that train has.
+    """
+    val = sets.get("id_val")
+    if val is not None and val.files and (missing := [c for c in classes if c not in val.files]):
+        val.faults.append(
+            f"no image of the classes {some(missing)}: add some, or hold out images of train by "
+            "validation_per_class"
+        )
+
+
 def check_held_out(train: ImageSet, per_class: int) -> None:
     """Add a fault if a class has no image beyond those that are to be held out.
 

@@ -114,7 +114,11 @@ def shortened(dataset: LabelledSet, most: int) -> LabelledSet:
 
 
 def beside_stored(
-    classifier: ImageClassifier, stored: ImageClassifier, dataset: LabelledSet, n_bins: int
+    classifier: ImageClassifier,
+    stored: ImageClassifier,
+    dataset: LabelledSet,
+    n_bins: int,
+    device: torch.device,
 ) -> pd.DataFrame:
     """Accuracy, ECE and weights of a classifier trained here and of the one on disk.
 
@@ -123,6 +127,7 @@ def beside_stored(
         stored: of the same run, trained by DVC.
         dataset: on which both are judged.
         n_bins: of the ECE.
+        device: where to compute.
 
     Returns:
         Columns here, stored, difference; rows accuracy, ece, and weights: of these, the number,
@@ -136,7 +141,7 @@ def beside_stored(
         raise ValueError("the classifiers to compare do not have the same tensors")
     apart = max(float((ours[key].double() - theirs[key].double()).abs().max()) for key in ours)
     with contextlib.redirect_stderr(io.StringIO()):  # a second's progress is no news
-        judged = judge([classifier, stored], dataset, n_bins, torch.device("cpu"))
+        judged = judge([classifier, stored], dataset, n_bins, device)
     rows = {
         "accuracy": [one.mean_accuracy() for one in judged],
         "ece": [one.ece() for one in judged],

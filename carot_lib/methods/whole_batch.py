@@ -52,7 +52,15 @@ def encode_in_pieces(encode: Callable[[Piece], Encoded], pieces: Sequence[Piece]
     """
     if len(pieces) == 1:
         return encode(pieces[0])
-    encoded = [checkpoint(encode, piece, use_reentrant=False) for piece in pieces]
+
+    def encode_one(piece: Piece, *_: object) -> Encoded:
+        return encode(piece)
+
+    # the tensors are given by themselves too: torch keeps the generator of the GPU they lie on
+    encoded = [
+        checkpoint(encode_one, piece, *vars(piece).values(), use_reentrant=False)
+        for piece in pieces
+    ]
     return {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
 
 

@@ -22,6 +22,7 @@ from carot_lib.methods.params import MethodParams
 from carot_lib.models.clip_model import load_clip
 from carot_lib.models.inference import predict_logits
 from carot_lib.params import load_params
+from carot_lib.processes import is_first_process
 from carot_lib.schema import exit_on_bad_input
 from carot_lib.training.loop import fine_tune
 
@@ -68,10 +69,10 @@ def search(layout: Layout) -> pd.DataFrame:
         )
         values["chosen"] = values.index == values["ece"].idxmin()
         tables += [rates, values]
-        write_text(
-            layout.results / "search.csv",
-            pd.concat(tables).to_csv(index=False, float_format="%.6g"),
-        )
+        if is_first_process():
+            table = pd.concat(tables)
+            path = layout.results / "search.csv"
+            write_text(path, table.to_csv(index=False, float_format="%.6g"))
     return pd.concat(tables)
 
 
@@ -94,4 +95,6 @@ def try_values(
 
 if __name__ == "__main__":
     with exit_on_bad_input():
-        print(search(read_command(__doc__).layout).to_string(index=False))
+        table = search(read_command(__doc__).layout)
+        if is_first_process():
+            print(table.to_string(index=False))

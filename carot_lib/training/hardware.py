@@ -10,6 +10,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from carot_lib.schema import StrictParams
 
+NO_MATTER = {"workers", "checkpoint_every", "tensorboard"}  # to a weight: they may change midway
+
 
 class HardwareParams(StrictParams):
     """Where and how to compute; the numbers of a result depend on it in the last digits only."""
@@ -30,7 +32,8 @@ class HardwareParams(StrictParams):
         torchrun started, or this very command once more.
 
         Raises:
-            ValueError: CUDA is asked for, and there is none or are too few devices.
+            ValueError: CUDA is asked for, and there is none or are too few devices; or SLURM or
+                torchrun started another number of processes.
         """
         self._check_there(self.devices)
         fabric = Fabric(
@@ -41,6 +44,12 @@ class HardwareParams(StrictParams):
             strategy="ddp" if self.devices * self.nodes > 1 else "auto",
         )
         fabric.launch()
+        if fabric.world_size != self.devices * self.nodes:
+            raise ValueError(
+                f"hardware: {self.devices} devices on each of {self.nodes} nodes are asked for and "
+                f"SLURM or torchrun started {fabric.world_size} processes: one a device is needed "
+                "(examples/slurm.sh)"
+            )
         return fabric
 
     def one_device(self) -> torch.device:

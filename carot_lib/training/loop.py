@@ -19,7 +19,7 @@ from carot_lib.models.clip_model import Clip, ImageClassifier
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
-from carot_lib.training.hardware import HardwareParams, out_of_memory_means
+from carot_lib.training.hardware import NO_MATTER, HardwareParams, out_of_memory_means
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 from carot_lib.training.schedule import learning_rate_factor
 from carot_lib.training.validation import Validation
@@ -194,7 +194,8 @@ def fine_tune(
     total_steps = training.total_steps(n_images)
     fingerprint = fingerprint_of(
         clip.state_dict() | {"class_prompts": class_prompts},
-        *(params.model_dump_json() for params in (run, training, hardware)),
+        *(params.model_dump_json() for params in (run, training)),
+        hardware.model_dump_json(exclude=NO_MATTER),
         f"seed {seed}, {train_set.fingerprint}",
         f"{validation_set and validation_set.fingerprint}",
     )
