@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carot_lib import processes
-from carot_lib.processes import gather, is_first_process, own_share, share_of, share_sizes
+from carot_lib.processes import (
+    gather,
+    is_first_process,
+    own_share,
+    process_count,
+    share_of,
+    share_sizes,
+)
 
 
 def test_sizes_by_hand():
@@ -27,6 +34,7 @@ def test_the_shares_follow_each_other_from_the_first_thing_to_the_last(whole: in
 
 def test_one_process_speaks_takes_everything_and_has_nothing_to_gather():
     assert is_first_process()
+    assert process_count() == 1
     assert own_share(5) == slice(0, 5)
     assert gather([1, 2]) == [[1, 2]]
 
@@ -38,4 +46,5 @@ def test_a_process_of_two_takes_its_own(monkeypatch: pytest.MonkeyPatch, rank: i
     monkeypatch.setattr(processes.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(processes.dist, "get_rank", lambda: rank)
     assert own_share(5) == share
+    assert process_count() == 2
     assert is_first_process() == (rank == 0)

@@ -177,6 +177,18 @@ def test_a_folder_val_is_the_validation_set(layout: Layout):
     assert len(read_set(layout.data, "id_val").labels) == 300
 
 
+def test_a_validation_set_needs_every_class(layout: Layout):
+    # all is selected on it, and one of the calibrators has a number for each class
+    shutil.copytree(top(layout) / "test", top(layout) / "val")
+    for name in ("digit_two", "digit_nine"):
+        shutil.rmtree(top(layout) / "val" / name)
+    change(layout, validation_per_class=None)
+    assert check_data(layout) == [
+        "id_val: no image of the classes digit_nine, digit_two: add some, or hold out images of "
+        "train by validation_per_class"
+    ]
+
+
 def test_classes_and_captions_may_be_named_in_files(layout: Layout):
     lines = ["folder,name", *(f'{name},"{name[6:]}, by hand"' for name in CLASSES)]
     (layout.root / "names.csv").write_text("\n".join(lines))

@@ -350,6 +350,7 @@ def test_all_faults_are_said_at_once(layout: Layout):
     (folder / "few.tar").write_bytes(b"\x1f\x8b packed")
     change(layout, shards={
         "train": "train-{0..1}.tar", "test": "test.tar", "few": "few.tar", "id_val": "test.tar",
+        "ood": "ood.tar",
         "away": "http://127.0.0.1:9/x.tar", "cloud": "nowhere://x/y.tar",
     }, templates="captions.txt")  # fmt: skip
     (layout.root / "captions.txt").write_text("a scan\n")
@@ -364,12 +365,19 @@ def test_all_faults_are_said_at_once(layout: Layout):
         "away: http://127.0.0.1:9/x.tar: not there, or not to be reached",
         "cloud: nowhere://x/y.tar: not readable in parts (Protocol not known: nowhere",
         "shards: test.tar: named twice",
-        "shards: id_val: this name is taken",
+        "shards: id_val, ood: this name is taken",
         "templates: captions.txt: every line needs {}",
         "validation_per_class: give a number",
     ):
         assert part in said, (part, said)
     assert not layout.checked.exists()
+
+
+def test_a_validation_set_needs_every_class(layout: Layout):
+    sets = {"train": "train-{0..1}.tar", "test": "test.tar", "val": "few.tar"}
+    change(layout, shards=sets, validation_per_class=None)
+    faults = check_data(layout)
+    assert any(line.startswith("id_val: no image of the classes 1: add some") for line in faults)
 
 
 def test_sets_that_are_not_listed_are_said(layout: Layout):

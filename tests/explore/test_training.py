@@ -22,6 +22,8 @@ from carot_lib.training.loop import fine_tune
 
 ROOT = Path(__file__).parents[2]
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list:
@@ -132,7 +134,7 @@ def test_a_run_in_a_notebook_is_the_run_of_the_stage_bit_for_bit(layout: Layout,
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert len(watch.losses()) == 8  # 2 epochs of 4 batches
-    table = beside_stored(classifier, stored, read_set(layout.data, "id_test"), 10)
+    table = beside_stored(classifier, stored, read_set(layout.data, "id_test"), 10, CPU)
     assert table["difference"].tolist() == [0.0, 0.0, 0.0]
     assert table.loc["weights", "here"] == sum(v.numel() for v in ours.values())
 
@@ -143,7 +145,8 @@ def test_other_weights_are_told_by_their_largest_difference(layout: Layout):
     with torch.no_grad():
         other.head.bias[2] += 0.25
     test = read_set(layout.data, "id_test")
-    assert beside_stored(one, other, test, 10).loc["weights", "difference"] == pytest.approx(0.25)
+    table = beside_stored(one, other, test, 10, CPU)
+    assert table.loc["weights", "difference"] == pytest.approx(0.25)
     other.head = torch.nn.Linear(3, 2)
     with pytest.raises(ValueError, match="do not have the same tensors"):
-        beside_stored(one, other, test, 10)
+        beside_stored(one, other, test, 10, CPU)

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from carot_lib.methods import whole_batch
+from carot_lib.methods.base import Batch
 from carot_lib.methods.whole_batch import (
     average_gradients,
     encode_in_pieces,
@@ -109,6 +111,21 @@ def test_each_piece_is_encoded_again_by_itself_and_its_part_without_gradient_is_
     assert counting.done == first
     encoded["row"].sum().backward()
     assert counting.done == [*first, "with 2", "with 1", "with 0"]
+
+
+def test_the_tensors_of_a_piece_are_shown_to_torch(monkeypatch: pytest.MonkeyPatch):
+    # it keeps the generators of the GPUs on which it sees tensors, and in a Batch it sees none
+    seen = []
+
+    def spy(function: Callable, *arguments: object, use_reentrant: bool) -> dict[str, Tensor]:
+        seen.append([one for one in arguments if isinstance(one, Tensor)])
+        return function(*arguments)
+
+    monkeypatch.setattr(whole_batch, "checkpoint", spy)
+    batch = Batch(torch.rand(4, 3, 2, 2), torch.arange(4), torch.zeros(4, dtype=torch.long))
+    encoded = encode_in_pieces(lambda piece: {"row": piece.labels}, batch.split(2))
+    assert encoded["row"].tolist() == [0, 1, 2, 3]
+    assert [[len(tensor) for tensor in tensors] for tensors in seen] == [[2, 2, 2], [2, 2, 2]]
 
 
 def test_random_numbers_are_the_same_when_a_piece_is_encoded_again():

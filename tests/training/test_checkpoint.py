@@ -263,6 +263,17 @@ def test_the_state_of_another_run_is_not_used(
     assert "starting anew" in capsys.readouterr().err
 
 
+def test_what_matters_to_no_weight_may_change_before_a_run_goes_on(
+    run, whole, kill_at, tmp_path: Path, capsys
+):
+    kill_at(8)
+    with pytest.raises(KilledError):
+        run("carot", tmp_path, every=3)
+    kill_at(0)
+    assert_same(run("carot", tmp_path, every=5), whole["carot"])
+    assert "going on after step 6" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_a_file_that_holds_no_state_is_not_used(run, whole, tmp_path: Path, capsys, content: bytes):
     (tmp_path / "checkpoint.safetensors").write_bytes(content)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
 
 from carot_lib.training.hardware import HardwareParams, out_of_memory_means
 
@@ -43,6 +44,15 @@ def test_one_device_is_a_gpu_where_there_is_one_and_it_may_be_used(gpus: int):
 def test_more_gpus_than_there_are_cannot_be_launched(gpus: int):
     with pytest.raises(ValueError, match=f"3 CUDA devices are asked for and torch finds {gpus}"):
         on("cuda", 3).launch()
+
+
+def test_other_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch):
+    # what SLURM with one task makes of it
+    monkeypatch.setattr(Fabric, "launch", lambda fabric: None)
+    monkeypatch.setattr(Fabric, "world_size", 1)
+    assert on("cpu", 1).launch().world_size == 1
+    with pytest.raises(ValueError, match=r"2 devices on each of 1 nodes .* started 1 processes"):
+        on("cpu", 2).launch()
 
 
 @pytest.mark.parametrize("said", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
