@@ -42,7 +42,7 @@ test: $(READY)  ## run the tests
 test-browser: $(READY)  ## try the lab and the site in a browser, which you install yourself
 	$(BIN)/python -m pytest tests/browser -m browser -rs
 
-bench: $(READY)  ## measure calibration and training against peers and the plain way (ten minutes, idle machine)
+bench: $(READY)  ## measure calibration and training against peers and the plain way (a quarter of an hour, idle machine)
 	$(BIN)/python -m benchmarks.calibration
 	$(BIN)/python -m benchmarks.training
 
