@@ -5,23 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
+from on_cpu import hardware
 
 from carot_lib.training.hardware import HardwareParams, out_of_memory_means
 
-HARDWARE = HardwareParams(
-    accelerator="cpu",
-    devices=1,
-    nodes=1,
-    precision="32-true",
-    accumulation=1,
-    workers=0,
-    checkpoint_every=1,
-    tensorboard=False,
-)
-
 
 def on(accelerator: str, devices: int = 1) -> HardwareParams:
-    return HARDWARE.model_copy(update={"accelerator": accelerator, "devices": devices})
+    return hardware(accelerator=accelerator, devices=devices)
 
 
 @pytest.fixture(params=[0, 1, 2])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from on_cpu import hardware
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -18,7 +19,6 @@ from carot_lib.methods.base import Batch
 from carot_lib.methods.params import Run
 from carot_lib.models.clip_model import ImageClassifier
 from carot_lib.training import loop as loop_module
-from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import (
     TrainingParams,
     build_optimizer,
@@ -39,12 +39,6 @@ def params(
         warmup_steps=warmup_steps,
         validate_every=validate_every,
     )
-
-
-def hardware(**changes: object) -> HardwareParams:
-    numbers = {"accelerator": "cpu", "devices": 1, "nodes": 1, "precision": "32-true"}
-    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 100, "tensorboard": False}
-    return HardwareParams.model_validate(numbers | changes)
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from on_cpu import hardware
 
 from carot_lib.calibration.metrics import accuracy, ece
 from carot_lib.data.datasets import LabelledSet
@@ -12,7 +13,6 @@ from carot_lib.label_space import label_space_of
 from carot_lib.methods.base import Setup
 from carot_lib.methods.params import MethodParams, Run
 from carot_lib.models.inference import predict_logits
-from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams, fine_tune
 from carot_lib.training.validation import Validation
 
@@ -34,16 +34,6 @@ RUNS = {
         "teacher": TEACHER,
     },
 }
-HARDWARE = HardwareParams(
-    accelerator="cpu",
-    devices=1,
-    nodes=1,
-    precision="32-true",
-    accumulation=1,
-    workers=0,
-    checkpoint_every=100,
-    tensorboard=False,
-)
 
 
 def params_of(kind: str) -> MethodParams:
@@ -75,7 +65,7 @@ def trained(make_clip, class_prompts) -> Callable[..., tuple[dict, list[dict]]]:
             TrainingParams(
                 epochs=3, batch_size=4, weight_decay=0.1, warmup_steps=1, validate_every=every
             ),
-            HARDWARE,
+            hardware(),
             make_clip(),
             class_prompts,
             labelled_set("train", 0),
@@ -123,7 +113,7 @@ def test_a_judgement_leaves_modes_and_generators_as_they_were(make_clip, class_p
     modes = [module.training for module in method.modules()]
     state = {key: value.clone() for key, value in method.state_dict().items()}
     chance = torch.get_rng_state()
-    validation = Validation(labelled_set("id_val", 1), 5, method, HARDWARE.launch())
+    validation = Validation(labelled_set("id_val", 1), 5, method, hardware().launch())
     assert validation.judge() == validation.judge()
     assert [module.training for module in method.modules()] == modes
     assert all(torch.equal(value, state[key]) for key, value in method.state_dict().items())
@@ -136,6 +126,6 @@ def test_a_set_with_classes_of_its_own_is_judged_in_them(make_clip, class_prompt
     own = {"names": ["cat", "tea pot"], "columns": [[0], [2]]}
     dataset = labelled_set("id_val", 1, own)
     method = params_of("flyp").build(Setup(make_clip(), class_prompts, 10))
-    found = Validation(dataset, 1, method, HARDWARE.launch()).judge()
+    found = Validation(dataset, 1, method, hardware().launch()).judge()
     logits = predict_logits(method.classifier(), dataset, torch.device("cpu"))[:, [0, 2]]
     assert found["id_val/accuracy"] == (logits.argmax(axis=1) == dataset.labels).mean()
