@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from carot_lib.data.datasets import read_prompts, read_set
-from carot_lib.data.imagenet import CLASS_NAMES
 from carot_lib.data.prompts import clip_templates, tokenize_prompts
 from carot_lib.layout import Layout
 from carot_lib.methods.base import Batch
-from carot_lib.methods.params import MethodParams, Run
-from carot_lib.models.clip_model import Clip, build_clip, load_clip
+from carot_lib.models.clip import Clip, build_clip, load_clip
+from carot_lib.params import MethodParams, Run
 from carot_lib.schema import read_params
+from carot_lib.sources.imagenet import CLASS_NAMES
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from carot_lib.methods.base import Batch
-from carot_lib.methods.params import MethodParams
-from carot_lib.models.clip_model import Clip
+from carot_lib.models.clip import Clip
+from carot_lib.params import MethodParams
 from carot_lib.training.schedule import learning_rate_factor
 
 

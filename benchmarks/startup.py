@@ -19,8 +19,8 @@ from open_clip.transform import PreprocessCfg
 
 from benchmarks.timing import peak_memory
 from carot_lib.data.datasets import read_prompts, read_set, write_set
-from carot_lib.data.imagenet import CLASS_NAMES
 from carot_lib.files import write_json
+from carot_lib.sources.imagenet import CLASS_NAMES
 from carot_lib.training.samples import draw_pairs
 
 EPOCHS, BATCH_SIZE, CONTEXT = 10, 512, 77  # the paper's, and CLIP's tokens

@@ -21,7 +21,7 @@ Its calibration part works alone, on logits [N, K] and labels [N] as arrays, ten
     >>> choice.temperature
     2.0
     >>> scaled = BinStats.from_logits(logits, labels, temperature=choice.temperature)
-    >>> round(scaled.ece(), 6), round(scaled.noise_floor(), 6), scaled.test() > 0.05
+    >>> round(scaled.ece(), 6), round(scaled.noise_floor(), 6), scaled.p_value() > 0.05
     (0.0, 0.017275, True)
 
     The same of tensors, and a picture of both:

@@ -3,19 +3,43 @@
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, RootModel, model_validator
 
-from carot_lib.data.sources import DataParams
 from carot_lib.evaluation import EvaluationParams
-from carot_lib.methods.params import MethodParams
-from carot_lib.models.clip_model import InterpolationParams
-from carot_lib.models.mixes import MixParams
+from carot_lib.methods.carot import CarotParams
+from carot_lib.methods.fine_tune import FineTuneParams
+from carot_lib.methods.flyp import FlypParams
+from carot_lib.models.published import MiniatureClipParams, OpenClipParams
+from carot_lib.models.wise_ft import InterpolationParams, MixParams
 from carot_lib.schema import Fraction, StrictParams, read_params
+from carot_lib.sources.folders import FoldersParams
+from carot_lib.sources.imagenet import ImagenetParams
+from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.shards import ShardsParams
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams
-from carot_lib.training.pretrained import PretrainedParams
+from carot_lib.training.pretraining import PretrainingParams
 
 Profile = Literal["miniature", "imagenet", "folders"]
+DataParams = Annotated[
+    PictogramParams | ImagenetParams | FoldersParams | ShardsParams, Field(discriminator="kind")
+]
+PretrainedParams = Annotated[
+    PretrainingParams | MiniatureClipParams | OpenClipParams, Field(discriminator="kind")
+]
+MethodParams = Annotated[FineTuneParams | FlypParams | CarotParams, Field(discriminator="kind")]
+
+
+class Run(RootModel[MethodParams]):
+    """One entry under `runs:` of params.yaml, read by itself."""
+
+
+class Data(RootModel[DataParams]):
+    """The branch `data:` of a profile, read by itself."""
+
+
+class Pretrained(RootModel[PretrainedParams]):
+    """The branch `pretrained:` of a profile, read by itself."""
 
 
 class SearchParams(StrictParams):

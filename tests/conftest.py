@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from carot_lib.data.prompts import tokenize_prompts
-from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.models.clip import Clip, build_clip
 from carot_lib.training.pretraining import SmallClipParams
 
 ROOT = Path(__file__).parents[1]

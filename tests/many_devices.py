@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from carot_lib.calibration.label_space import label_space_of
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.files import write_json
-from carot_lib.label_space import label_space_of
 from carot_lib.methods.base import Setup
-from carot_lib.methods.params import Run
-from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.models.clip import Clip, build_clip
+from carot_lib.params import Run
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams, fine_tune, fit
 from carot_lib.training.samples import Draws, batches

@@ -18,7 +18,7 @@ from benchmarks.timing import forget_peak, in_turn, machine, peak_bytes, peak_me
 from carot_lib.data.datasets import write_set
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import Clip, save_clip
+from carot_lib.models.clip import Clip, save_clip
 
 ROOT = Path(__file__).parents[1]
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}

@@ -16,11 +16,11 @@ import yaml
 from dvc.repo import Repo
 from dvc.stage.serialize import to_lockfile
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.data.datasets import read_set, write_set
 from carot_lib.evaluation import load_evaluation
 from carot_lib.files import write_json, write_text
-from carot_lib.label_space import LabelSpace
 from carot_lib.layout import Layout
 from carot_lib.report.explanation import explain
 from carot_lib.report.explanation_text import as_text

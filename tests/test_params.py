@@ -10,8 +10,7 @@ import yaml
 
 from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.layout import Layout, find_root
-from carot_lib.methods.params import Run
-from carot_lib.params import load_params
+from carot_lib.params import Run, load_params
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training.loop import TrainingParams
 
@@ -83,7 +82,7 @@ def fault(tmp_path: Path, *keys: str | int, value: object) -> str:
             ("rows",),
             ["zs"],
             "rows: must be zs, every run of `trained`, and wise_<run> for every run of "
-            "`interpolated`; see carot, carot_double, carot_every_step, carot_never, flyp, "
+            "`interpolated`; see carot, carot_update_2x, carot_every_step, carot_frozen, flyp, "
             "flyp_ls, ft, ft_ls, wise_ft, wise_ft_ls",
         ),
         (
@@ -154,8 +153,8 @@ def test_the_papers_numbers_are_there(profile: str):
     assert {row.alpha for row in scale.interpolated.values()} == {0.5}  # A.1
     assert scale.evaluation.ood == ["v2", "r", "a", "sketch", "objectnet"]
     assert scale.runs["carot_every_step"].teacher.update_every == 1  # Table 2
-    assert scale.runs["carot_double"].teacher.update_every == 2 * teacher.update_every
-    assert scale.runs["carot_never"].teacher.update_every is None
+    assert scale.runs["carot_update_2x"].teacher.update_every == 2 * teacher.update_every
+    assert scale.runs["carot_frozen"].teacher.update_every is None
 
 
 def test_imagenet_has_the_papers_own_rates_and_sizes():

@@ -39,7 +39,7 @@ def shrink(tree: dict) -> dict:
     world["data"]["reference"] |= {"images_per_class": 1, "epochs": 1}
     world["pretrained"] |= {"steps": 4, "batch_size": 32, "warmup_steps": 1, "scale_images": 64}
     world["training"] |= {"epochs": 1, "warmup_steps": 1, "validate_every": 2}
-    for name, every in (("carot", 2), ("carot_double", 4)):
+    for name, every in (("carot", 2), ("carot_update_2x", 4)):
         world["runs"][name]["teacher"]["update_every"] = every
     world["evaluation"]["bootstrap"]["resamples"] = 50
     return tree

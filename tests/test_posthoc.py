@@ -10,10 +10,10 @@ import yaml
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.calibrators import Temperature
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.metrics import brier, nll
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import load_evaluation
-from carot_lib.label_space import LabelSpace
 from carot_lib.layout import Layout
 from carot_lib.report.styles import CALIBRATION_NAMES
 from carot_lib.report.tables import TABLE1_RUNS, TABLE2_RUNS

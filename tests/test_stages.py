@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.data.datasets import write_set
 from carot_lib.evaluation import load_evaluation
 from carot_lib.files import write_json
-from carot_lib.label_space import LabelSpace
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import Clip, save_classifier, save_clip
+from carot_lib.models.clip import Clip, save_classifier, save_clip
 from carot_lib.schema import exit_on_bad_input
 
 ROOT = Path(__file__).parents[1]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import binom, norm
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.scores import (
     Array,
     Scores,
@@ -22,7 +23,6 @@ from carot_lib.calibration.scores import (
     check_integer,
     top_confidences,
 )
-from carot_lib.label_space import LabelSpace
 
 FIXED_POINT = 2**40  # one unit of confidence
 FULL = 2**23  # samples in a bin whose sum of confidences might no longer fit into int64
@@ -257,7 +257,7 @@ class BinStats:
         """
         return float(np.sqrt(2 / np.pi) * np.sqrt(self._variance()).sum() / self._some())
 
-    def test(self, seed: SupportsIndex = 0, resamples: SupportsIndex = 20_000) -> float:
+    def p_value(self, seed: SupportsIndex = 0, resamples: SupportsIndex = 20_000) -> float:
         """p-value of "perfectly calibrated": how often chance alone gives so large an ECE.
 
         Normal approximation of each bin's sum, so it costs milliseconds; in (0, 1], and at least

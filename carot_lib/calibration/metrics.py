@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from carot_lib.calibration.bin_stats import FIXED_POINT, BinStats, bin_of
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.scores import (
     Array,
     Scores,
@@ -28,7 +29,6 @@ from carot_lib.calibration.scores import (
     check_integer,
     top_confidences,
 )
-from carot_lib.label_space import LabelSpace
 
 
 def accuracy(logits: Array, labels: Array, *, label_space: LabelSpace | None = None) -> float:

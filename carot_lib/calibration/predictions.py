@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.scores import top_confidences
 from carot_lib.files import atomic_write
-from carot_lib.label_space import LabelSpace
 
 # what reading a file that holds no predictions may raise: KeyError: a part is missing; EOFError: an
 # empty file; IndexError, TypeError: a single number or array; ValueError: text, or a bad array

@@ -25,7 +25,7 @@ def measure(
         "ece": stats.ece(),
         "ece_debiased": stats.ece_debiased(),
         "ece_noise_floor": stats.noise_floor(),
-        "ece_p_value": stats.test(params.bootstrap.seed),
+        "ece_p_value": stats.p_value(params.bootstrap.seed),
         "mce": stats.mce(),
         "signed_gap": stats.signed_gap(),
         "mean_confidence": stats.mean_confidence(),

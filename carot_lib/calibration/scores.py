@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from carot_lib.label_space import LabelSpace
+from carot_lib.calibration.label_space import LabelSpace
 
 PIECE = 2**18  # scores at a time: 1 MB stays in the cache; less, and threads wait for each other
 MOST_ROWS = 2**13  # at a time: float64 adds so many fixed-point confidences without rounding

@@ -22,11 +22,11 @@ from PIL import ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from carot_lib.data.image_files import locate, read_picture
+from carot_lib.calibration.label_space import LabelSpace, label_space_of
+from carot_lib.data.images import locate, read_picture
 from carot_lib.data.prompts import Template, as_templates, clip_templates, tokenize_prompts
+from carot_lib.distributed import world_size
 from carot_lib.files import atomic_write, read_json, reading
-from carot_lib.label_space import LabelSpace, label_space_of
-from carot_lib.processes import process_count
 
 READERS = 8  # processes at most that decode image files for prediction: each holds two batches
 
@@ -39,7 +39,7 @@ class LabelledSet:
         name: as in params.yaml, for example `id_val`.
         labels: in the set's own label space.
         images: pictures as they are (miniature); None where `paths` says where they lie.
-        paths: of image files, see `carot_lib.data.image_files.locate`; None where `images` holds
+        paths: of image files, see `carot_lib.data.images.locate`; None where `images` holds
             them.
         label_space: how logits over all classes become logits over the set's own classes.
         class_names: of the set's own classes.
@@ -113,7 +113,7 @@ class LabelledSet:
         Raises:
             UnreadableImageError: a file is no image; the message names it.
         """
-        own_cores = max(1, usable_cores() // process_count())
+        own_cores = max(1, usable_cores() // world_size())
         workers = 0 if self.images is not None else min(own_cores, READERS)
         yield from DataLoader(
             self.open_images(preprocessing),

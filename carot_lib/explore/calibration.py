@@ -14,7 +14,7 @@ from PIL import Image
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.calibration.scores import top_confidences
-from carot_lib.explore.exhibit import SHARPNESS, Canvas, Exhibit
+from carot_lib.explore.exhibit import SHARPNESS, Canvas, InteractiveFigure
 from carot_lib.files import read_json
 from carot_lib.report.reliability import FEW, WIDTH, legend_handles
 from carot_lib.report.results import Report
@@ -146,7 +146,9 @@ class LiveDiagram:
         return self.canvas.picture()
 
 
-def explore_calibration(report: Report, dataset: str = "id_test", run: str = "ft") -> Exhibit:
+def explore_calibration(
+    report: Report, dataset: str = "id_test", run: str = "ft"
+) -> InteractiveFigure:
     """Choose set, method and seed, and drag the temperature.
 
     Args:
@@ -208,7 +210,7 @@ def explore_calibration(report: Report, dataset: str = "id_test", run: str = "ft
         widgets.HBox([which_set, which_run, seed]),
         widgets.HBox([temperature, plain, by_ece]),
     ]
-    return Exhibit(rows, draw, [which_set, which_run, seed, temperature])
+    return InteractiveFigure(rows, draw, [which_set, which_run, seed, temperature])
 
 
 def _boxes(

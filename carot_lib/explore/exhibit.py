@@ -44,7 +44,7 @@ class Canvas:
         return Image.fromarray(np.asarray(self._agg.buffer_rgba())).convert("RGB")
 
 
-class Exhibit:
+class InteractiveFigure:
     """What a notebook shows: controls, below them a picture, which is drawn anew after each change.
 
     In the lab it is a widget. In a saved notebook, of which no kernel runs, the picture is left:

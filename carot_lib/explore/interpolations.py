@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from carot_lib.explore.exhibit import SHARPNESS, Canvas, Exhibit
+from carot_lib.explore.exhibit import SHARPNESS, Canvas, InteractiveFigure
 from carot_lib.report.results import Report, read_table
 from carot_lib.report.styles import GREY, INK, RUN_NAMES, colour_of, style
 
@@ -62,7 +62,7 @@ def interpolation_curves(axes: Iterable[Axes], table: pd.DataFrame, names: dict[
         ax.grid()
 
 
-def explore_interpolations(report: Report) -> Exhibit:
+def explore_interpolations(report: Report) -> InteractiveFigure:
     """Choose the run and drag alpha: marks move along the curves.
 
     Raises:
@@ -105,7 +105,7 @@ def explore_interpolations(report: Report) -> Exhibit:
         words.set_text("\n".join(lines))
         return canvas.picture()
 
-    return Exhibit([widgets.HBox([run, alpha])], draw, [run, alpha])
+    return InteractiveFigure([widgets.HBox([run, alpha])], draw, [run, alpha])
 
 
 def _along(table: pd.DataFrame, run: str, dataset: str) -> pd.DataFrame:

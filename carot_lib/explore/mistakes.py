@@ -12,7 +12,7 @@ from PIL import Image
 
 from carot_lib.calibration.predictions import Predictions, check_same_images
 from carot_lib.data.datasets import read_set
-from carot_lib.explore.exhibit import SHARPNESS, Canvas, Exhibit
+from carot_lib.explore.exhibit import SHARPNESS, Canvas, InteractiveFigure
 from carot_lib.report.results import Report
 from carot_lib.report.styles import GREY, INK, OVER, RUN_NAMES, UNDER, style
 
@@ -41,7 +41,7 @@ class Answer:
         self.predicted = predictions.logits.argmax(axis=1)
         self.confidences, self.correct = predictions.confidences(temperature)
 
-    def surest_mistakes(self) -> Int[np.ndarray, " mistakes"]:
+    def most_confident_errors(self) -> Int[np.ndarray, " mistakes"]:
         """Positions of all wrong predictions, the most confident first."""
         wrong = np.flatnonzero(~self.correct)
         return wrong[np.argsort(-self.confidences[wrong], kind="stable")]
@@ -100,7 +100,7 @@ def mistakes_page(
 
 def explore_mistakes(
     report: Report, runs: Sequence[str] = ("zs", "ft", "flyp", "carot"), judge: str = "ft"
-) -> Exhibit:
+) -> InteractiveFigure:
     """Choose the set and whose mistakes, and leaf through them, the surest first.
 
     Args:
@@ -148,7 +148,7 @@ def explore_mistakes(
 
     def draw() -> Image.Image:
         dataset, answers = read(which_set.value), ask(which_set.value, scaled.value)
-        order = answers[whose.value].surest_mistakes()
+        order = answers[whose.value].most_confident_errors()
         per_page = ACROSS * DOWN
         page.max = max(1, -(-len(order) // per_page))
         of_all.value = f"of {page.max:,}"
@@ -178,7 +178,7 @@ def explore_mistakes(
         widgets.HBox([which_set, whose, scaled]),
         widgets.HBox([page, of_all, back, on]),
     ]
-    return Exhibit(rows, draw, [which_set, whose, scaled, page])
+    return InteractiveFigure(rows, draw, [which_set, whose, scaled, page])
 
 
 def _short(name: str, longest: int) -> str:

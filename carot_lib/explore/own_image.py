@@ -13,9 +13,9 @@ from PIL import Image, ImageOps
 
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.data.datasets import read_class_names, read_set
-from carot_lib.explore.exhibit import SHARPNESS, Canvas, Exhibit
+from carot_lib.explore.exhibit import SHARPNESS, Canvas, InteractiveFigure
 from carot_lib.explore.mistakes import Answer, answer_bars
-from carot_lib.models.clip_model import ImageClassifier, load_classifier
+from carot_lib.models.clip import ImageClassifier, load_classifier
 from carot_lib.report.results import Report
 from carot_lib.report.styles import RUN_NAMES, style
 
@@ -85,7 +85,7 @@ def opinions(
 
 def explore_own_image(
     report: Report, runs: Sequence[str] = ("zs", "ft", "flyp", "carot")
-) -> Exhibit:
+) -> InteractiveFigure:
     """Upload a picture and see what every model takes it for, with calibrated confidences.
 
     Until then an image of the ID test set stands there, one that the last model knows well.
@@ -116,7 +116,7 @@ def explore_own_image(
         }
         return Canvas(opinions(title, picture, found)).picture()
 
-    exhibit = Exhibit([widgets.HBox([upload, said])], draw, [])
+    exhibit = InteractiveFigure([widgets.HBox([upload, said])], draw, [])
 
     def take(change: Any) -> None:
         for file in change["new"]:

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.explore.exhibit import SHARPNESS, Canvas, Exhibit
-from carot_lib.models.clip_model import ImageClassifier
-from carot_lib.models.mixes import judge
+from carot_lib.explore.exhibit import SHARPNESS, Canvas, InteractiveFigure
+from carot_lib.models.clip import ImageClassifier
+from carot_lib.models.wise_ft import judge
 from carot_lib.report.styles import GREY, PALE, UNDER, style
 
 PAUSE = 0.5  # seconds between two drawings: the training has better things to do
@@ -52,7 +52,7 @@ class LossWatch:
             ax.grid()
             self._canvas = Canvas(figure, [self.each, self.mean, self.top])
         self._drawn = 0.0
-        self._exhibit = Exhibit([widgets.HBox([self.bar, self.said])], self._draw, [])
+        self._exhibit = InteractiveFigure([widgets.HBox([self.bar, self.said])], self._draw, [])
 
     def __call__(self, record: dict[str, int | float]) -> None:
         """Take the record of one step; draw if the last drawing is a while ago."""
@@ -113,7 +113,7 @@ def shortened(dataset: LabelledSet, most: int) -> LabelledSet:
     return replace(dataset.part(kept), fingerprint=f"{dataset.fingerprint}, {most} of {n}")
 
 
-def beside_stored(
+def compare_with_stored(
     classifier: ImageClassifier,
     stored: ImageClassifier,
     dataset: LabelledSet,

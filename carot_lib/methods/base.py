@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from carot_lib.models.clip_model import Clip, ImageClassifier
+from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.schema import StrictParams
 
-Told = dict[str, Tensor | float]  # scalars by name, which show how a run goes
+Scalars = dict[str, Tensor | float]  # scalars by name, which show how a run goes
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class RunParams(StrictParams):
     clip_gradient_norm: PositiveFloat | None  # global norm; None: gradients are not clipped
     sampling: Literal["epochs", "pairs"]  # see `draw_epochs` and `draw_pairs` in samples.py
 
+    def build(self, setup: Setup) -> "Method":
+        """The method, ready to train on `setup`."""
+        raise NotImplementedError
+
 
 @runtime_checkable
 class Method(Protocol):
@@ -95,7 +99,7 @@ class Method(Protocol):
             encoded: the rows of `encode`, of all pieces and devices.
         """
 
-    def after_step(self, step: int) -> Told | None:
+    def after_step(self, step: int) -> Scalars | None:
         """Called after optimizer step `step` (1-based).
 
         Returns:

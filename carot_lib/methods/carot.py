@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from carot_lib.methods.base import Batch, RunParams, Setup, Told, clamp_logit_scale
+from carot_lib.methods.base import Batch, RunParams, Scalars, Setup, clamp_logit_scale
 from carot_lib.methods.losses import contrastive_loss, self_distillation_loss
-from carot_lib.models.clip_model import ImageClassifier
-from carot_lib.models.teacher import EmaTeacher, TeacherParams
+from carot_lib.methods.teacher import EmaTeacher, TeacherParams
+from carot_lib.models.clip import ImageClassifier
 
 
 class CarotParams(RunParams):
@@ -78,10 +78,10 @@ class Carot(nn.Module):
             "distillation": self.distillation_weight * distillation,
         }
 
-    def after_step(self, step: int) -> Told:
+    def after_step(self, step: int) -> Scalars:
         """Keep the logit scale in its bound and let the teacher follow the student; tell both."""
         clamp_logit_scale(self.model, self.max_logit_scale)
-        if self.teacher.follow(self.model, step):
+        if self.teacher.update(self.model, step):
             self.is_known.zero_()
         told = {"model/logit_scale": self.model.logit_scale.detach()}
         if self.teacher.params.update_every is not None:  # otherwise there is none

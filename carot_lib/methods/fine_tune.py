@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from carot_lib.methods.base import Batch, RunParams, Setup
-from carot_lib.models.clip_model import ImageClassifier
+from carot_lib.models.clip import ImageClassifier
 
 
 class FineTuneParams(RunParams):

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from carot_lib.methods.base import Batch, RunParams, Setup, Told, clamp_logit_scale
+from carot_lib.methods.base import Batch, RunParams, Scalars, Setup, clamp_logit_scale
 from carot_lib.methods.losses import contrastive_loss
-from carot_lib.models.clip_model import ImageClassifier
+from carot_lib.models.clip import ImageClassifier
 
 
 class FlypParams(RunParams):
@@ -47,7 +47,7 @@ class Flyp(nn.Module):
         logits = self.model.logit_scale * encoded["image"] @ encoded["text"].T
         return {"contrastive": contrastive_loss(logits, self.label_smoothing)}
 
-    def after_step(self, step: int) -> Told:
+    def after_step(self, step: int) -> Scalars:
         """Keep the logit scale in its bound, and tell it."""
         clamp_logit_scale(self.model, self.max_logit_scale)
         return {"model/logit_scale": self.model.logit_scale.detach()}

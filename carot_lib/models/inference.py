@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.models.clip_model import ImageClassifier
-from carot_lib.processes import gather, own_share
+from carot_lib.distributed import gather, rank_slice
+from carot_lib.models.clip import ImageClassifier
 from carot_lib.progress import track
 
 BATCH_SIZE = 500  # images at a time; bounds the memory
@@ -30,7 +30,7 @@ def predict_logits(
         device: where to compute.
     """
     classifier = classifier.to(device).eval()
-    own = own_share(math.ceil(len(dataset.labels) / BATCH_SIZE))
+    own = rank_slice(math.ceil(len(dataset.labels) / BATCH_SIZE))
     n_batches = own.stop - own.start
     part = dataset.part(slice(own.start * BATCH_SIZE, own.stop * BATCH_SIZE))
     batches = part.read_images(classifier.preprocessing, BATCH_SIZE) if n_batches else ()

@@ -178,8 +178,8 @@ CLAIMS = (
         "Ablation study",
         "A teacher updated half as often slightly lowers ID accuracy and raises ID ECE",
         (
-            difference("carot_double", "carot", "id_test", "accuracy", "<"),
-            difference("carot_double", "carot", "id_test", "ece", ">"),
+            difference("carot_update_2x", "carot", "id_test", "accuracy", "<"),
+            difference("carot_update_2x", "carot", "id_test", "ece", ">"),
         ),
     ),
     Claim(
@@ -187,8 +187,8 @@ CLAIMS = (
         "Ablation study",
         "A teacher updated half as often largely improves OOD accuracy and ECE",
         (
-            difference("carot_double", "carot", "ood", "accuracy", ">"),
-            difference("carot_double", "carot", "ood", "ece", "<"),
+            difference("carot_update_2x", "carot", "ood", "accuracy", ">"),
+            difference("carot_update_2x", "carot", "ood", "ece", "<"),
         ),
     ),
     Claim(
@@ -196,8 +196,8 @@ CLAIMS = (
         "Table 2",
         "A teacher that stays pre-trained costs ID accuracy and ID calibration",
         (
-            difference("carot_never", "carot", "id_test", "accuracy", "<"),
-            difference("carot_never", "carot", "id_test", "ece", ">"),
+            difference("carot_frozen", "carot", "id_test", "accuracy", "<"),
+            difference("carot_frozen", "carot", "id_test", "ece", ">"),
         ),
     ),
 )

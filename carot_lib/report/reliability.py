@@ -86,7 +86,7 @@ def reliability_diagram(
             zorder=6,
             capstyle="butt",
         )
-    noise = " (noise)" if stats.test() > ALPHA else ""
+    noise = " (noise)" if stats.p_value() > ALPHA else ""
     text = {"transform": ax.transAxes, "va": "top", "ha": "left", "zorder": 8}
     ax.text(0.04, 0.965, f"ECE {100 * stats.ece():.1f}{noise}", weight="bold", size=9.5, **text)
     if interval is not None:

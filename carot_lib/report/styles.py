@@ -20,8 +20,8 @@ RUN_NAMES = {
     "flyp_ls": "FLYP w/ LS",
     "carot": "CaRot",
     "carot_every_step": "CaRot, every step",
-    "carot_double": "CaRot, double",
-    "carot_never": "CaRot, never",
+    "carot_update_2x": "CaRot, double",
+    "carot_frozen": "CaRot, never",
 }
 UPDATE_NAMES = {
     "every_step": "every step",
@@ -59,8 +59,8 @@ _COLOURS = {
     "flyp": "#0072B2",
     "carot": "#00735C",
     "carot_every_step": "#56B4E9",
-    "carot_double": "#CC79A7",
-    "carot_never": "#8A5A00",
+    "carot_update_2x": "#CC79A7",
+    "carot_frozen": "#8A5A00",
 }
 _MARKERS = {
     "zs": "s",
@@ -69,8 +69,8 @@ _MARKERS = {
     "flyp": "D",
     "carot": "*",
     "carot_every_step": "v",
-    "carot_double": "P",
-    "carot_never": "X",
+    "carot_update_2x": "P",
+    "carot_frozen": "X",
 }
 OVER, UNDER = "#D55E00", "#00735C"  # over- and under-confident: apart in hue, lightness, hatch
 INK, GREY, PALE = "#1A1A1A", "#6E6E6E", "#A9C4E0"

@@ -10,8 +10,8 @@ TABLE1_RUNS = ("zs", "ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls", 
 TABLE2_RUNS = {
     "every_step": "carot_every_step",
     "default": "carot",
-    "double": "carot_double",
-    "never": "carot_never",
+    "double": "carot_update_2x",
+    "never": "carot_frozen",
 }
 # column: (dataset, calibration, metric, title, better); better: +1 more, -1 less
 COLUMNS = {

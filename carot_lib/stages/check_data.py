@@ -11,13 +11,13 @@ runs. The miniature draws its images: there is nothing to check.
 import sys
 
 from carot_lib.command import read_command
-from carot_lib.data.miniature import PictogramParams
-from carot_lib.data.sources import Data
-from carot_lib.data.survey import ImageSet, find_unreadable
 from carot_lib.evaluation import load_evaluation
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
+from carot_lib.params import Data
 from carot_lib.schema import exit_on_bad_input, read_params
+from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.scan import ImageSet, find_unreadable
 
 
 def check_data(layout: Layout) -> list[str]:

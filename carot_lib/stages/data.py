@@ -9,14 +9,14 @@ data/prepared/<profile>/. Their images are not copied: the sets hold their paths
 import sys
 
 from carot_lib.command import read_command
-from carot_lib.data.miniature import PictogramParams, prepare
-from carot_lib.data.sources import Data
-from carot_lib.data.survey import Survey
-from carot_lib.data.survey import prepare as prepare_files
-from carot_lib.data.world import read_pictograms
 from carot_lib.files import read_json
 from carot_lib.layout import Layout
+from carot_lib.params import Data
 from carot_lib.schema import exit_on_bad_input, read_params
+from carot_lib.sources.miniature import PictogramParams, prepare
+from carot_lib.sources.pictograms import read_pictograms
+from carot_lib.sources.scan import DatasetScan
+from carot_lib.sources.scan import prepare as prepare_files
 
 
 def data(layout: Layout) -> None:
@@ -33,7 +33,7 @@ def data(layout: Layout) -> None:
     if not layout.checked.exists():
         raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
     unreadable = read_json(layout.checked)["unreadable"]
-    survey = Survey.load(layout.checked.with_name("survey.json"), layout.root / params.folder)
+    survey = DatasetScan.load(layout.checked.with_name("survey.json"), layout.root / params.folder)
     if unreadable:
         print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
     prepare_files(survey, params, unreadable, layout.data)

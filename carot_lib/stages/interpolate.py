@@ -7,12 +7,8 @@ Reads models/<profile>/{zs,<run>}/seed<seed>/; writes models/<profile>/wise_<run
 
 from carot_lib.command import read_command
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import (
-    InterpolationParams,
-    interpolate,
-    load_classifier,
-    save_classifier,
-)
+from carot_lib.models.clip import load_classifier, save_classifier
+from carot_lib.models.wise_ft import InterpolationParams, interpolate
 from carot_lib.schema import exit_on_bad_input, read_params
 
 

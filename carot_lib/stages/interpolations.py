@@ -15,8 +15,8 @@ from carot_lib.data.datasets import read_set
 from carot_lib.evaluation import load_evaluation
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import load_classifier
-from carot_lib.models.mixes import MixParams, judge, mix_all
+from carot_lib.models.clip import load_classifier
+from carot_lib.models.wise_ft import MixParams, interpolate_all, judge
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training.hardware import HardwareParams
 
@@ -27,7 +27,7 @@ def interpolations(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     device = read_params(layout.params, HardwareParams, layout.profile, "hardware").one_device()
     evaluation = load_evaluation(layout)
     zero_shot, fine_tuned = (load_classifier(layout.model(name, seed)) for name in ("zs", run))
-    classifiers = mix_all(zero_shot, fine_tuned, alphas)
+    classifiers = interpolate_all(zero_shot, fine_tuned, alphas)
     sets = ["id_test", *evaluation.ood]
     rows = []
     for name in sets:

@@ -15,7 +15,7 @@ from carot_lib.command import read_command
 from carot_lib.data.datasets import read_set
 from carot_lib.evaluation import load_evaluation
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import load_classifier
+from carot_lib.models.clip import load_classifier
 from carot_lib.models.inference import predict_logits
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training.hardware import HardwareParams

@@ -8,13 +8,14 @@ Reads params.yaml; writes models/<profile>/pretrained/.
 import pandas as pd
 
 from carot_lib.command import read_command
-from carot_lib.data.miniature import PictogramParams
-from carot_lib.data.world import read_pictograms
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import save_clip
+from carot_lib.models.clip import save_clip
+from carot_lib.models.published import MiniatureClipParams, OpenClipParams
+from carot_lib.params import Pretrained
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.training.pretrained import MiniatureClipParams, OpenClipParams, Pretrained
+from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.pictograms import read_pictograms
 from carot_lib.training.pretraining import PretrainingParams, pretrain
 
 

@@ -16,13 +16,12 @@ import pandas as pd
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.command import read_command
 from carot_lib.data.datasets import read_prompts, read_set
+from carot_lib.distributed import is_first_rank
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.methods.params import MethodParams
-from carot_lib.models.clip_model import load_clip
+from carot_lib.models.clip import load_clip
 from carot_lib.models.inference import predict_logits
-from carot_lib.params import load_params
-from carot_lib.processes import is_first_process
+from carot_lib.params import MethodParams, load_params
 from carot_lib.schema import exit_on_bad_input
 from carot_lib.training.loop import fine_tune
 
@@ -69,7 +68,7 @@ def search(layout: Layout) -> pd.DataFrame:
         )
         values["chosen"] = values.index == values["ece"].idxmin()
         tables += [rates, values]
-        if is_first_process():
+        if is_first_rank():
             table = pd.concat(tables)
             path = layout.results / "search.csv"
             write_text(path, table.to_csv(index=False, float_format="%.6g"))
@@ -96,5 +95,5 @@ def try_values(
 if __name__ == "__main__":
     with exit_on_bad_input():
         table = search(read_command(__doc__).layout)
-        if is_first_process():
+        if is_first_rank():
             print(table.to_string(index=False))

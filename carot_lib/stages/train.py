@@ -15,15 +15,15 @@ import pandas as pd
 
 from carot_lib.command import read_command
 from carot_lib.data.datasets import read_prompts, read_set
+from carot_lib.distributed import is_first_rank
 from carot_lib.evaluation import VALIDATION
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.methods.params import Run
-from carot_lib.models.clip_model import load_clip, save_classifier
-from carot_lib.processes import is_first_process
+from carot_lib.models.clip import load_clip, save_classifier
+from carot_lib.params import Run
 from carot_lib.schema import exit_on_bad_input, read_params
 from carot_lib.training.checkpoint import discard_checkpoint
-from carot_lib.training.follow import Follower
+from carot_lib.training.follow import MetricLogger
 from carot_lib.training.hardware import HardwareParams, out_of_memory_means
 from carot_lib.training.loop import TrainingParams, fine_tune
 
@@ -42,7 +42,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
         clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
     history: list[dict[str, int | float]] = []
-    follower = Follower(layout.live(run, seed), hardware.tensorboard)
+    follower = MetricLogger(layout.live(run, seed), hardware.tensorboard)
 
     def log(record: dict[str, int | float]) -> None:
         history.append(record)
@@ -63,7 +63,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
         validation_set=read_set(layout.data, VALIDATION),
     )
     follower.show()
-    if not is_first_process():
+    if not is_first_rank():
         return
     folder = layout.model(run, seed)
     save_classifier(classifier, folder)

@@ -9,7 +9,7 @@ seed.
 from carot_lib.command import read_command
 from carot_lib.data.datasets import read_prompts
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import load_clip, save_classifier
+from carot_lib.models.clip import load_clip, save_classifier
 from carot_lib.schema import exit_on_bad_input
 
 

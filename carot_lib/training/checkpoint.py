@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from carot_lib.files import atomic_write
-from carot_lib.methods.whole_batch import gather_rows
+from carot_lib.training.global_batch import gather_rows
 
 NAME = "checkpoint.safetensors"
 

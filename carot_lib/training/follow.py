@@ -8,12 +8,12 @@ import pandas as pd
 from dvclive import Live
 from lightning_fabric.loggers import TensorBoardLogger
 
-from carot_lib.processes import is_first_process
+from carot_lib.distributed import is_first_rank
 
 EVERY = 10  # optimizer steps to a point: curves of 25,030 steps stay light
 
 
-class Follower:
+class MetricLogger:
     """Shows the records of a run: each point of a curve is the mean over the steps since the last.
 
     `metrics.json` holds the newest values and `plots/metrics/<name>.tsv` a curve each; only the
@@ -46,7 +46,7 @@ class Follower:
 
     def show(self) -> None:
         """Write what waits; to be called once more at the end of the run."""
-        if self.waiting and is_first_process():
+        if self.waiting and is_first_rank():
             step = self.waiting[-1]["step"]
             means = pd.DataFrame(self.waiting).drop(columns="step").mean().to_dict()
             self._live.step = step

@@ -10,7 +10,11 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from carot_lib.schema import StrictParams
 
-NO_MATTER = {"workers", "checkpoint_every", "tensorboard"}  # to a weight: they may change midway
+NUMERICS_NEUTRAL = {
+    "workers",
+    "checkpoint_every",
+    "tensorboard",
+}  # to a weight: they may change midway
 
 
 class HardwareParams(StrictParams):

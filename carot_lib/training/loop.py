@@ -12,14 +12,13 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.methods.base import Batch, Method, Setup, Told
-from carot_lib.methods.params import MethodParams
-from carot_lib.methods.whole_batch import average_gradients, encode_whole, has_batch_norm
-from carot_lib.models.clip_model import Clip, ImageClassifier
+from carot_lib.methods.base import Batch, Method, RunParams, Scalars, Setup
+from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
-from carot_lib.training.hardware import NO_MATTER, HardwareParams, out_of_memory_means
+from carot_lib.training.global_batch import average_gradients, encode_whole, has_batch_norm
+from carot_lib.training.hardware import NUMERICS_NEUTRAL, HardwareParams, out_of_memory_means
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 from carot_lib.training.schedule import learning_rate_factor
 from carot_lib.training.validation import Validation
@@ -98,7 +97,7 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer = fabric.setup_optimizers(optimizer)
     method.model.train()
-    unread: list[tuple[int, float, Told]] = []
+    unread: list[tuple[int, float, Scalars]] = []
     for step, batch in enumerate(data, start=done + 1):
         factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -135,7 +134,7 @@ def fit(
             checkpoint.save(step)
 
 
-def _read(unread: list[tuple[int, float, Told]]) -> Iterator[dict[str, int | float]]:
+def _read(unread: list[tuple[int, float, Scalars]]) -> Iterator[dict[str, int | float]]:
     """The record of each step, once the device has come so far."""
     for step, rate, told in unread:
         values = {name: float(value) for name, value in told.items()}
@@ -148,7 +147,7 @@ def _read(unread: list[tuple[int, float, Told]]) -> Iterator[dict[str, int | flo
 
 
 def fine_tune(
-    run: MethodParams,
+    run: RunParams,
     training: TrainingParams,
     hardware: HardwareParams,
     clip: Clip,
@@ -195,7 +194,7 @@ def fine_tune(
     fingerprint = fingerprint_of(
         clip.state_dict() | {"class_prompts": class_prompts},
         *(params.model_dump_json() for params in (run, training)),
-        hardware.model_dump_json(exclude=NO_MATTER),
+        hardware.model_dump_json(exclude=NUMERICS_NEUTRAL),
         f"seed {seed}, {train_set.fingerprint}",
         f"{validation_set and validation_set.fingerprint}",
     )

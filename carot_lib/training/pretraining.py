@@ -14,13 +14,13 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Generator, Tensor
 
 from carot_lib.data.datasets import normalise
-from carot_lib.data.miniature import PictogramParams
 from carot_lib.data.prompts import clip_templates, medium_of, tokenize_prompts
-from carot_lib.data.world import Pictogram, Stencils
 from carot_lib.methods.losses import contrastive_loss
-from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.models.clip import Clip, build_clip
 from carot_lib.progress import track
 from carot_lib.schema import Fraction, StrictParams
+from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.pictograms import GlyphBank, Pictogram
 from carot_lib.training.schedule import learning_rate_factor
 
 
@@ -73,7 +73,7 @@ class PretrainingParams(StrictParams):
     scale_images: PositiveInt  # web pictures on which the logit scale is set at the end
 
 
-class Web:
+class CaptionStream:
     """An endless stream of captioned pictures.
 
     The caption's template fits the medium of its picture, its name the pictogram, but for a share
@@ -97,7 +97,7 @@ class Web:
         if min(self._counts(params.batch_size).values()) < 1:
             size = params.batch_size
             raise ValueError(f"pretrained.batch_size: {size} pictures are too few for the mix")
-        self.stencils = Stencils(pictograms, data.faces)
+        self.stencils = GlyphBank(pictograms, data.faces)
         templates = clip_templates()
         names = [pictogram.name for pictogram in pictograms]
         self.prompts = tokenize_prompts(names, templates, params.model.context_length)
@@ -153,7 +153,7 @@ def pretrain(
         FloatingPointError: the loss is not finite; the message names the step.
     """
     generator = Generator().manual_seed(params.seed)
-    web = Web(params, data, pictograms)
+    web = CaptionStream(params, data, pictograms)
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
         clip = build_clip(params.model.config(data.image_size)).train()
@@ -196,7 +196,7 @@ def pretrain(
 
 
 @torch.no_grad()
-def set_logit_scale(clip: Clip, web: Web, n_images: int, generator: Generator) -> None:
+def set_logit_scale(clip: Clip, web: CaptionStream, n_images: int, generator: Generator) -> None:
     """Choose the logit scale by the likelihood of web pictures under the zero-shot head."""
     head = clip.head_weights(web.prompts) / clip.logit_scale
     similarities, labels = [], []

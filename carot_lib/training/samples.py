@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from carot_lib.distributed import slice_of_rank
 from carot_lib.methods.base import Batch
-from carot_lib.processes import share_of
 
 TABLE = 10_000_000  # numbers at most that a draw may make a table of: 80 MB
 AT_ONCE = 100_000  # numbers drawn at a time where there is no table
@@ -37,7 +37,7 @@ class Draws:
         """
         if (fewest := min(len(row) for row in self.images)) < devices:
             raise ValueError(f"hardware: {devices} devices cannot share a batch of {fewest}")
-        own = [share_of(len(row), device, devices) for row in self.images]
+        own = [slice_of_rank(len(row), device, devices) for row in self.images]
         return Draws(
             [row[part] for row, part in zip(self.images, own, strict=True)],
             [row[part] for row, part in zip(self.templates, own, strict=True)],

@@ -5,10 +5,10 @@ from lightning_fabric import Fabric
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import LabelledSet
+from carot_lib.distributed import rank_slice
 from carot_lib.methods.base import Method
-from carot_lib.methods.whole_batch import gather_rows
 from carot_lib.models.inference import BATCH_SIZE
-from carot_lib.processes import own_share
+from carot_lib.training.global_batch import gather_rows
 
 
 class Validation:
@@ -37,7 +37,7 @@ class Validation:
         device = self.fabric.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             classifier = self.method.classifier().eval()
-            share = self.dataset.part(own_share(len(self.dataset.labels)))
+            share = self.dataset.part(rank_slice(len(self.dataset.labels)))
             images = share.read_images(classifier.preprocessing, BATCH_SIZE)
             logits = torch.cat([classifier(part.to(device)).float() for part in images])
         self.method.model.train()  # the classifier may be the model itself

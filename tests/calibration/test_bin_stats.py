@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from random_logits import random_logits
 
 from carot_lib.calibration.bin_stats import FEW, FULL, BinStats, bin_of
-from carot_lib.label_space import LabelSpace
+from carot_lib.calibration.label_space import LabelSpace
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,7 +160,7 @@ def test_the_test_rejects_five_percent_of_calibrated_models_at_five_percent():
     for _ in range(300):
         confidences = generator.uniform(0.2, 1, 1000)
         stats = BinStats.from_confidences(confidences, generator.random(1000) < confidences)
-        p_values.append(stats.test(resamples=400))
+        p_values.append(stats.p_value(resamples=400))
     # 300 draws at 5 %: 15 expected, standard deviation 3.8.
     assert 3 <= np.sum(np.array(p_values) <= 0.05) <= 27
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.07)
@@ -168,13 +168,13 @@ def test_the_test_rejects_five_percent_of_calibrated_models_at_five_percent():
 
 def test_the_test_finds_over_confidence_and_never_says_zero():
     stats = BinStats.from_confidences([0.9] * 500, [True] * 300 + [False] * 200)
-    assert stats.test(resamples=999) == pytest.approx(1 / 1000)
+    assert stats.p_value(resamples=999) == pytest.approx(1 / 1000)
 
 
 def test_the_test_is_certain_of_perfect_certainty_and_repeats_itself():
-    assert BinStats.from_confidences([1.0] * 5, [True] * 5).test(resamples=10) == 1.0
+    assert BinStats.from_confidences([1.0] * 5, [True] * 5).p_value(resamples=10) == 1.0
     stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
-    assert stats.test(seed=3, resamples=100) == stats.test(seed=3, resamples=100)
+    assert stats.p_value(seed=3, resamples=100) == stats.p_value(seed=3, resamples=100)
 
 
 def test_consistency_of_a_small_bin_is_binomial():
@@ -244,7 +244,7 @@ def test_the_memory_of_the_test_does_not_grow_with_bins_times_resamples():
     stats = BinStats.from_confidences([0.5], [True], 100_000)
     tracemalloc.start()
     try:
-        assert 0 < stats.test(resamples=20) <= 1
+        assert 0 < stats.p_value(resamples=20) <= 1
         # all draws at once: 100,000 * 20 * 8 bytes, twice; ten of them at a time: half of it
         assert tracemalloc.get_traced_memory()[1] < 24_000_000
     finally:
@@ -288,7 +288,7 @@ def test_an_empty_state_says_how_many_samples_it_holds():
         "mce",
         "ece_debiased",
         "noise_floor",
-        "test",
+        "p_value",
         "consistency",
     ],
 )
@@ -422,7 +422,7 @@ def test_repeating_every_sample_changes_no_error(pairs, n_bins, times):
 @given(samples, bin_counts)
 def test_test_and_consistency_stay_in_range(pairs, n_bins):
     stats = stats_of(pairs, n_bins)
-    assert 0 < stats.test(resamples=50) <= 1
+    assert 0 < stats.p_value(resamples=50) <= 1
     low, high = stats.consistency()
     filled = stats.count > 0
     assert np.isnan(low[~filled]).all()
@@ -646,7 +646,7 @@ def test_more_samples_than_sum_exactly_are_refused_rather_than_wrong():
 )
 def test_bad_arguments_of_the_test_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        BinStats.from_confidences([0.5], [True]).test(**arguments)
+        BinStats.from_confidences([0.5], [True]).p_value(**arguments)
 
 
 @pytest.mark.usefixtures("_as_in_use")

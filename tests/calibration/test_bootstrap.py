@@ -14,9 +14,9 @@ from carot_lib.calibration.bootstrap import (
     replicates,
     table_with_intervals,
 )
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.metrics import brier, nll
 from carot_lib.calibration.predictions import Calibrated, Predictions
-from carot_lib.label_space import LabelSpace
 
 
 def resampled(

@@ -24,9 +24,9 @@ from carot_lib.calibration.calibrators import (
     VectorScaling,
     vector_nll,
 )
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.metrics import nll
 from carot_lib.calibration.predictions import Predictions
-from carot_lib.label_space import LabelSpace
 
 GRID = {"low": 0.5, "high": 10.0, "step": 0.05, "n_bins": 10}
 SEEDS = st.integers(0, 2**32 - 1)

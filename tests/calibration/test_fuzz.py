@@ -22,9 +22,9 @@ import torch
 
 from carot_lib.calibration import metrics
 from carot_lib.calibration.bin_stats import BinStats, bin_of
+from carot_lib.calibration.label_space import LabelSpace, as_columns, label_space_of
 from carot_lib.calibration.scores import check_confidences, check_scores, top_confidences
 from carot_lib.calibration.temperature import select_temperature
-from carot_lib.label_space import LabelSpace, as_columns, label_space_of
 
 CALLS = 10_000
 
@@ -80,7 +80,7 @@ TARGETS = {
     "bin_of": bin_of,
     **{
         f"{name} of bins": stats_method(name)
-        for name in ("ece", "mce", "rmsce", "ece_debiased", "noise_floor", "test", "consistency")
+        for name in ("ece", "mce", "rmsce", "ece_debiased", "noise_floor", "p_value", "consistency")
     },
     "top_confidences": top_confidences,
     "check_scores": check_scores,
@@ -100,7 +100,7 @@ RANGES = {  # of a number; others are not bounded by both sides
         ("accuracy", "ece", "rmsce", "mce", "ece_debiased", "ece_batch_mean", "classwise_ece"),
         (0, 1),
     ),
-    **dict.fromkeys(("aurc", "coverage_at_accuracy", "noise_floor", "test", "parts"), (0, 1)),
+    **dict.fromkeys(("aurc", "coverage_at_accuracy", "noise_floor", "p_value", "parts"), (0, 1)),
     "signed_gap": (-1, 1),
     "nll": (0, np.inf),
     "brier": (0, 2),

@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import carot_lib
 from carot_lib.calibration import metrics
 from carot_lib.calibration.bin_stats import BinStats, top_confidences
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.metrics import (
     accuracy,
     aurc,
@@ -35,7 +36,6 @@ from carot_lib.calibration.metrics import (
     rmsce,
     signed_gap,
 )
-from carot_lib.label_space import LabelSpace
 
 ALL = {
     "accuracy": accuracy,

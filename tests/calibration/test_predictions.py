@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from carot_lib.calibration.bin_stats import top_confidences
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import (
     Calibrated,
     Predictions,
     check_held_out,
     check_same_images,
 )
-from carot_lib.label_space import LabelSpace
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -29,7 +29,7 @@ LOGITS = hnp.arrays(
 COARSE = LabelSpace(5, ((4, 1), (2,)))
 
 
-def some(
+def shorten(
     logits: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     space: LabelSpace | None = None,
@@ -44,7 +44,7 @@ def some(
 
 
 def coarse() -> Predictions:
-    return some(np.array([[9.0, 1.0, 2.0, 8.0, 3.0]]), np.array([1]), COARSE)
+    return shorten(np.array([[9.0, 1.0, 2.0, 8.0, 3.0]]), np.array([1]), COARSE)
 
 
 def parts_of(path: Path) -> dict[str, np.ndarray]:
@@ -54,13 +54,13 @@ def parts_of(path: Path) -> dict[str, np.ndarray]:
 
 def saved(folder: Path) -> Path:
     path = folder / "sketch.npz"
-    some().save(path)
+    shorten().save(path)
     return path
 
 
 def test_what_is_saved_comes_back(tmp_path: Path):
     predictions = Predictions.load(saved(tmp_path))
-    np.testing.assert_array_equal(predictions.class_logits, some().class_logits)
+    np.testing.assert_array_equal(predictions.class_logits, shorten().class_logits)
     np.testing.assert_array_equal(predictions.labels, [0, 0])
     assert (predictions.dataset, predictions.fingerprint) == ("sketch", "abc123")
     assert predictions.label_space == LabelSpace.identity(2)
@@ -79,7 +79,7 @@ def test_logits_are_those_of_the_sets_own_classes():
 def test_logits_are_projected_once_and_are_the_given_ones_where_all_classes_are_the_sets():
     predictions = coarse()
     assert predictions.logits is predictions.logits
-    assert some().logits.tolist() == some().class_logits.tolist()
+    assert shorten().logits.tolist() == shorten().class_logits.tolist()
 
 
 def test_a_label_space_comes_back_from_plain_arrays_of_integers(tmp_path: Path):
@@ -100,13 +100,13 @@ def test_any_label_space_survives_a_file(tmp_path_factory: pytest.TempPathFactor
     groups = [tuple(columns[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
     space = LabelSpace(7, tuple(groups))
     path = tmp_path_factory.mktemp("any") / "any.npz"
-    some(np.zeros((1, 7)), np.array([len(groups) - 1]), space).save(path)
+    shorten(np.zeros((1, 7)), np.array([len(groups) - 1]), space).save(path)
     assert Predictions.load(path).label_space == space
 
 
 def test_files_hold_float32_logits_and_int64_labels_whatever_was_given(tmp_path: Path):
     path = tmp_path / "narrow.npz"
-    some(np.array([[0.1, 0.2]]), np.array([1], dtype=np.int16)).save(path)
+    shorten(np.array([[0.1, 0.2]]), np.array([1], dtype=np.int16)).save(path)
     predictions = Predictions.load(path)
     assert predictions.class_logits.dtype == np.float32
     assert predictions.labels.dtype == np.int64
@@ -121,7 +121,7 @@ def test_nothing_but_the_file_remains_after_saving(tmp_path: Path):
 def test_names_keep_letters_beyond_ascii(tmp_path: Path):
     path = tmp_path / "ü.npz"
     space = LabelSpace.identity(2)
-    Predictions(some().class_logits, some().labels, space, "Skizzen – grün", "ß").save(path)
+    Predictions(shorten().class_logits, shorten().labels, space, "Skizzen – grün", "ß").save(path)
     assert Predictions.load(path).dataset == "Skizzen – grün"
     assert Predictions.load(path).fingerprint == "ß"
 
@@ -131,7 +131,7 @@ def test_any_finite_float32_logits_survive_a_file_bit_by_bit(
     tmp_path_factory: pytest.TempPathFactory, logits: np.ndarray
 ):
     path = tmp_path_factory.mktemp("any") / "any.npz"
-    some(logits).save(path)
+    shorten(logits).save(path)
     np.testing.assert_array_equal(Predictions.load(path).class_logits, logits)
 
 
@@ -151,7 +151,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path, kept: int):
 def test_a_flipped_byte_among_the_logits_is_refused_by_name(tmp_path: Path):
     path = saved(tmp_path)
     content = path.read_bytes()
-    stored = some().class_logits.tobytes()
+    stored = shorten().class_logits.tobytes()
     assert content.count(stored) == 1
     path.write_bytes(content.replace(stored, bytes([stored[0] ^ 1]) + stored[1:]))
     with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
@@ -210,7 +210,7 @@ def test_a_file_whose_arrays_do_not_fit_names_the_file_and_the_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "odd.npz"
-    some().save(path)
+    shorten().save(path)
     np.savez(path, **{**parts_of(path), "labels": np.zeros(3, dtype=np.int64)})
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"odd\.npz.*predictions on sketch.*do not fit"):
@@ -227,7 +227,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(np, "savez", full_disk)
     with pytest.raises(OSError, match="no space"):
-        some().save(path)
+        shorten().save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -252,27 +252,27 @@ def test_arrays_that_make_no_predictions_are_refused_with_the_sets_name(
     # as in use, where no checker of signatures stands before the class
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=rf"predictions on sketch: .*{message}"):
-        some(logits, labels)
+        shorten(logits, labels)
 
 
 def test_logits_of_another_number_of_classes_than_the_label_space_are_refused():
     with pytest.raises(ValueError, match=r"on sketch: logits \(2, 4\) .* label space of 5"):
-        some(np.zeros((2, 4)), np.zeros(2, dtype=int), COARSE)
+        shorten(np.zeros((2, 4)), np.zeros(2, dtype=int), COARSE)
 
 
 def test_labels_are_of_the_sets_own_classes():
     with pytest.raises(ValueError, match=r"on sketch: labels must be in \[0, 2\)"):
-        some(np.zeros((2, 5)), np.array([0, 2]), COARSE)
+        shorten(np.zeros((2, 5)), np.array([0, 2]), COARSE)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature: float):
     with pytest.raises(ValueError, match="temperature must be positive and finite, got"):
-        some().confidences(temperature)
+        shorten().confidences(temperature)
 
 
 def test_confidence_is_the_largest_probability():
-    confidences, correct = some().confidences()
+    confidences, correct = shorten().confidences()
     # probabilities .6 and .4, label 0: right; .1 and .9, label 0: wrong
     np.testing.assert_allclose(confidences, [0.6, 0.9], rtol=1e-6)
     assert correct.tolist() == [True, False]
@@ -280,7 +280,7 @@ def test_confidence_is_the_largest_probability():
 
 
 def test_temperature_two_takes_square_roots_of_probabilities():
-    confidences, correct = some().confidences(temperature=2.0)
+    confidences, correct = shorten().confidences(temperature=2.0)
     # sqrt .6 / (sqrt .6 + sqrt .4) = .7746 / 1.4071 = .5505;
     # sqrt .9 / (sqrt .9 + sqrt .1) = .9487 / 1.2649 = .75
     np.testing.assert_allclose(confidences, [0.5505, 0.75], atol=5e-5)
@@ -288,12 +288,12 @@ def test_temperature_two_takes_square_roots_of_probabilities():
 
 
 def test_large_logits_do_not_overflow():
-    confidences, _ = some(np.array([[1e4, 0.0], [-1e4, -1e4]])).confidences()
+    confidences, _ = shorten(np.array([[1e4, 0.0], [-1e4, -1e4]])).confidences()
     np.testing.assert_array_equal(confidences, [1.0, 0.5])
 
 
 def test_of_equal_logits_the_lower_class_is_predicted():
-    _, correct = some(np.zeros((2, 3)), np.array([0, 1])).confidences()
+    _, correct = shorten(np.zeros((2, 3)), np.array([0, 1])).confidences()
     assert correct.tolist() == [True, False]
 
 
@@ -301,7 +301,7 @@ def test_of_equal_logits_the_lower_class_is_predicted():
 def test_confidences_agree_with_those_of_the_binned_statistics(
     logits: np.ndarray, temperature: float
 ):
-    predictions = some(logits)
+    predictions = shorten(logits)
     confidences, correct = predictions.confidences(temperature)
     others, also_correct = top_confidences(logits, predictions.labels, temperature)
     # one divides in double precision, the other in that of the logits: up to 100 / .1 / 2**24
@@ -313,8 +313,8 @@ def test_confidences_agree_with_those_of_the_binned_statistics(
 def test_more_temperature_lowers_confidence_and_keeps_the_class(
     logits: np.ndarray, temperature: float, factor: float
 ):
-    cold, correct = some(logits).confidences(temperature)
-    warm, still_correct = some(logits).confidences(temperature * factor)
+    cold, correct = shorten(logits).confidences(temperature)
+    warm, still_correct = shorten(logits).confidences(temperature * factor)
     assert (warm <= cold + 1e-12).all()
     # never below chance, never above certainty
     assert (warm >= 1 / logits.shape[1] - 1e-12).all()
@@ -324,7 +324,7 @@ def test_more_temperature_lowers_confidence_and_keeps_the_class(
 
 @given(LOGITS, st.floats(0.1, 20))
 def test_calibrated_logits_give_the_calibrated_confidences(logits: np.ndarray, temperature: float):
-    predictions = some(logits)
+    predictions = shorten(logits)
     calibrated = predictions.calibrated(temperature)
     np.testing.assert_allclose(calibrated.logits, logits.astype(float) / temperature)
     again = Calibrated.from_logits(calibrated.logits, predictions.labels)

@@ -5,10 +5,10 @@ import pytest
 
 from carot_lib.calibration import metrics
 from carot_lib.calibration.calibrators import HistogramBinning, Isotonic, Temperature, VectorScaling
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.calibration.reported import CALIBRATIONS, fit_calibrator, measure
 from carot_lib.evaluation import EvaluationParams
-from carot_lib.label_space import LabelSpace
 
 PARAMS = EvaluationParams.model_validate(
     {

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_logits import random_logits
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.scores import (
     MOST,
     MOST_ROWS,
@@ -26,7 +27,6 @@ from carot_lib.calibration.scores import (
     check_temperature,
     top_confidences,
 )
-from carot_lib.label_space import LabelSpace
 
 relaxed = settings(deadline=None, max_examples=100)
 

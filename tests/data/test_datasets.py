@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import (
     ArrayImages,
     FileImages,
@@ -25,9 +26,8 @@ from carot_lib.data.datasets import (
     read_templates,
     write_set,
 )
-from carot_lib.data.image_files import UnreadableImageError, read_picture
+from carot_lib.data.images import UnreadableImageError, read_picture
 from carot_lib.data.prompts import clip_templates
-from carot_lib.label_space import LabelSpace
 
 NAMES = ["cat", "dog", "tea pot"]
 OWN = {"names": ["animal", "pot"], "columns": [[0, 1], [2]]}

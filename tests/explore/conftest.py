@@ -11,7 +11,7 @@ from carot_lib.calibration.predictions import Predictions
 from carot_lib.data.datasets import read_set, write_set
 from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import save_classifier
+from carot_lib.models.clip import save_classifier
 from carot_lib.report.results import Report, open_report
 
 NAMES = ["cat", "steam locomotive", "tea pot", "a class whose name is much too long for a line"]

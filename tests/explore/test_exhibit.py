@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from carot_lib.explore.exhibit import SHARPNESS, VIEW, Canvas, Exhibit
+from carot_lib.explore.exhibit import SHARPNESS, VIEW, Canvas, InteractiveFigure
 
 
 def drawing(height: float) -> tuple[Figure, object]:
@@ -36,7 +36,9 @@ def test_moving_an_artist_gives_what_drawing_it_there_gives():
 
 def test_the_picture_follows_its_controls_and_no_others():
     slider, label = widgets.IntSlider(value=3, min=0, max=9), widgets.Text()
-    exhibit = Exhibit([slider, label], lambda: Image.new("RGB", (40 + slider.value, 20)), [slider])
+    exhibit = InteractiveFigure(
+        [slider, label], lambda: Image.new("RGB", (40 + slider.value, 20)), [slider]
+    )
     first = exhibit.picture.value
     label.value = "a word"
     assert exhibit.picture.value == first
@@ -50,7 +52,7 @@ def test_the_picture_follows_its_controls_and_no_others():
 def test_one_output_holds_the_widget_and_the_picture_as_it_is_now():
     slider = widgets.IntSlider(value=3)
     shade = lambda: Image.new("RGB", (8, 4), (slider.value, 0, 0))  # noqa: E731
-    exhibit = Exhibit([slider], shade, [slider])
+    exhibit = InteractiveFigure([slider], shade, [slider])
     slider.value = 7
     data, metadata = exhibit._repr_mimebundle_()
     assert set(data) == {VIEW, "image/png", "text/plain"}

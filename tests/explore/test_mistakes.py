@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.explore.mistakes import Answer, answer_bars, explore_mistakes, mistakes_page
 from carot_lib.explore.own_image import explore_own_image, read_upload, top_classes
-from carot_lib.label_space import LabelSpace
-from carot_lib.models.clip_model import load_classifier
+from carot_lib.models.clip import load_classifier
 from carot_lib.report.results import Report
 
 RUNS = ("zs", "ft", "wise_ft")
@@ -22,13 +22,13 @@ def test_the_surest_mistakes_come_first():
     logits = np.array([[9.0, 0.0], [0.0, 1.0], [0.0, 5.0], [0.0, 3.0]], np.float32)
     made = Predictions(logits, np.zeros(4, int), LabelSpace.identity(2), "x", "0")
     answer = Answer(made)
-    assert answer.surest_mistakes().tolist() == [2, 3, 1]
+    assert answer.most_confident_errors().tolist() == [2, 3, 1]
     assert answer.predicted.tolist() == [0, 1, 1, 1]
     warm = Answer(made, temperature=5.0)
-    assert warm.surest_mistakes().tolist() == [2, 3, 1]  # a temperature changes no order here
+    assert warm.most_confident_errors().tolist() == [2, 3, 1]  # a temperature changes no order here
     assert warm.confidences[2] == pytest.approx(1 / (1 + np.exp(-1)))
     right = Answer(Predictions(logits, np.array([0, 1, 1, 1]), LabelSpace.identity(2), "x", "0"))
-    assert len(right.surest_mistakes()) == 0
+    assert len(right.most_confident_errors()) == 0
 
 
 def test_a_page_says_of_each_picture_what_every_model_says():

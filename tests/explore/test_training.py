@@ -9,13 +9,13 @@ import torch
 import yaml
 from IPython.display import DisplayHandle
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import LabelledSet, read_prompts, read_set, write_set
 from carot_lib.explore import training as module
-from carot_lib.explore.training import LossWatch, beside_stored, shortened
+from carot_lib.explore.training import LossWatch, compare_with_stored, shortened
 from carot_lib.files import write_json
-from carot_lib.label_space import LabelSpace
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import load_classifier, load_clip, save_clip
+from carot_lib.models.clip import load_classifier, load_clip, save_clip
 from carot_lib.params import load_params
 from carot_lib.stages.train import train
 from carot_lib.training.loop import fine_tune
@@ -134,7 +134,7 @@ def test_a_run_in_a_notebook_is_the_run_of_the_stage_bit_for_bit(layout: Layout,
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert len(watch.losses()) == 8  # 2 epochs of 4 batches
-    table = beside_stored(classifier, stored, read_set(layout.data, "id_test"), 10, CPU)
+    table = compare_with_stored(classifier, stored, read_set(layout.data, "id_test"), 10, CPU)
     assert table["difference"].tolist() == [0.0, 0.0, 0.0]
     assert table.loc["weights", "here"] == sum(v.numel() for v in ours.values())
 
@@ -145,8 +145,8 @@ def test_other_weights_are_told_by_their_largest_difference(layout: Layout):
     with torch.no_grad():
         other.head.bias[2] += 0.25
     test = read_set(layout.data, "id_test")
-    table = beside_stored(one, other, test, 10, CPU)
+    table = compare_with_stored(one, other, test, 10, CPU)
     assert table.loc["weights", "difference"] == pytest.approx(0.25)
     other.head = torch.nn.Linear(3, 2)
     with pytest.raises(ValueError, match="do not have the same tensors"):
-        beside_stored(one, other, test, 10, CPU)
+        compare_with_stored(one, other, test, 10, CPU)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from carot_lib.data.prompts import clip_templates, tokenize_prompts
 from carot_lib.methods.base import Batch, Method, Setup
-from carot_lib.methods.params import Run
-from carot_lib.models.clip_model import Clip, ImageClassifier
+from carot_lib.models.clip import Clip, ImageClassifier
+from carot_lib.params import Run
 from carot_lib.training.loop import build_optimizer, fit
 
 STEPS, BATCH, CLASSES, TEMPLATES = 5, 8, 5, 80

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import LabelledSet, normalise, write_set
 from carot_lib.files import write_json
-from carot_lib.label_space import LabelSpace
 from carot_lib.models import inference
-from carot_lib.models.clip_model import Clip, ImageClassifier
+from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.models.inference import predict_logits
 
 CPU = torch.device("cpu")

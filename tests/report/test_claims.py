@@ -218,7 +218,7 @@ def test_the_papers_table_supports_its_first_and_third_claim_and_the_ablation():
 def test_published_numbers_are_found_by_run_set_metric_and_calibration():
     assert PAPER("ft_ls", "ood", "ece", "temperature") == 0.1282
     assert PAPER("ft_ls", "ood", "ece", "none") == 0.1147
-    assert PAPER("carot_never", "id_test", "accuracy", "none") == 0.7848
+    assert PAPER("carot_frozen", "id_test", "accuracy", "none") == 0.7848
 
 
 def test_the_papers_table_contradicts_that_scaling_helps_every_row():

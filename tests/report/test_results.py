@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
-from carot_lib.label_space import LabelSpace
 from carot_lib.layout import Layout
 from carot_lib.report.results import Report, open_report, read_table
 

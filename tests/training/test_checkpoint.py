@@ -21,8 +21,8 @@ from torch import Tensor
 from carot_lib.data.datasets import LabelledSet, read_set, write_set
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
-from carot_lib.methods.params import Run
-from carot_lib.models.clip_model import Clip, save_clip
+from carot_lib.models.clip import Clip, save_clip
+from carot_lib.params import Run
 from carot_lib.stages.train import train
 from carot_lib.training import checkpoint as checkpoint_module
 from carot_lib.training import loop as loop_module

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carot_lib.training import follow as follow_module
-from carot_lib.training.follow import Follower
+from carot_lib.training.follow import MetricLogger
 
 
 def curve(folder: Path, name: str) -> list[list[float]]:
@@ -21,7 +21,7 @@ def curve(folder: Path, name: str) -> list[list[float]]:
 
 
 def test_a_point_is_the_mean_over_ten_steps(tmp_path: Path):
-    follower = Follower(tmp_path / "live")
+    follower = MetricLogger(tmp_path / "live")
     for step in range(1, 24):
         follower({"step": step, "contrastive": float(step), "model/logit_scale": 14.0})
     # (1 + ... + 10) / 10 = 5.5
@@ -38,7 +38,7 @@ def test_a_point_is_the_mean_over_ten_steps(tmp_path: Path):
 
 
 def test_a_validation_is_shown_at_its_step(tmp_path: Path):
-    follower = Follower(tmp_path)
+    follower = MetricLogger(tmp_path)
     follower({"step": 1, "loss": 3.0})
     follower({"step": 2, "loss": 1.0, "id_val/accuracy": 0.25, "id_val/ece": 0.5})
     for step in range(3, 11):
@@ -55,13 +55,13 @@ def test_a_validation_is_shown_at_its_step(tmp_path: Path):
 def test_a_run_that_goes_on_shows_what_a_whole_one_does(tmp_path_factory, steps: int, done: int):
     records = [{"step": step, "loss": step / 7} for step in range(1, steps + 1)]
     folders = [tmp_path_factory.mktemp("live") / "run" for _ in range(2)]
-    Follower(folders[0]).show()  # nothing happened: nothing is written
+    MetricLogger(folders[0]).show()  # nothing happened: nothing is written
     assert not folders[0].exists()
-    killed = Follower(folders[0])
+    killed = MetricLogger(folders[0])
     for record in records[:done]:
         killed(record)
     for folder in folders:
-        follower = Follower(folder)
+        follower = MetricLogger(folder)
         for record in records:
             follower(record)
         follower.show()
@@ -74,7 +74,7 @@ def test_a_run_that_goes_on_shows_what_a_whole_one_does(tmp_path_factory, steps:
 def test_what_another_run_left_there_goes(tmp_path: Path):
     (tmp_path / "plots" / "metrics").mkdir(parents=True)
     (tmp_path / "plots" / "metrics" / "distillation.tsv").write_text("step\tdistillation\n1\t2\n")
-    follower = Follower(tmp_path)
+    follower = MetricLogger(tmp_path)
     follower({"step": 10, "loss": 1.0})
     assert [path.name for path in (tmp_path / "plots" / "metrics").iterdir()] == ["loss.tsv"]
 
@@ -85,15 +85,15 @@ def test_no_git_and_no_commit_is_needed(tmp_path: Path, monkeypatch: pytest.Monk
         subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
         (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
-    Follower(tmp_path / "live")({"step": 10, "loss": 1.0})
+    MetricLogger(tmp_path / "live")({"step": 10, "loss": 1.0})
     assert curve(tmp_path / "live", "loss") == [[10, 1.0]]
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == ({"live", ".git", ".dvc"} if git else {"live"})
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(follow_module, "is_first_process", lambda: False)
-    follower = Follower(tmp_path / "live", tensorboard=True)
+    monkeypatch.setattr(follow_module, "is_first_rank", lambda: False)
+    follower = MetricLogger(tmp_path / "live", tensorboard=True)
     for step in range(1, 101):
         follower({"step": step, "loss": 1.0})
     assert not (tmp_path / "live").exists()
@@ -103,7 +103,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
 def test_tensorboard_is_written_beside(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    follower = Follower(tmp_path / "live", tensorboard=True)
+    follower = MetricLogger(tmp_path / "live", tensorboard=True)
     for step in range(1, 24):
         follower({"step": step, "loss": float(step), "id_val/ece": 0.5})
     follower.show()
@@ -117,4 +117,4 @@ def test_tensorboard_that_is_missing_is_one_line(tmp_path: Path, monkeypatch: py
     for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(tensorboard_module, name, False)
     with pytest.raises(ValueError, match=r"hardware\.tensorboard: .* pip install tensorboard$"):
-        Follower(tmp_path, tensorboard=True)
+        MetricLogger(tmp_path, tensorboard=True)

@@ -13,11 +13,11 @@ from on_cpu import hardware
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from carot_lib.calibration.label_space import label_space_of
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.label_space import label_space_of
 from carot_lib.methods.base import Batch
-from carot_lib.methods.params import Run
-from carot_lib.models.clip_model import ImageClassifier
+from carot_lib.models.clip import ImageClassifier
+from carot_lib.params import Run
 from carot_lib.training import loop as loop_module
 from carot_lib.training.loop import (
     TrainingParams,

@@ -19,8 +19,8 @@ from carot_lib.data.datasets import write_set
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.methods.base import Batch, Setup
-from carot_lib.methods.params import Run
-from carot_lib.models.clip_model import Clip, build_clip, load_classifier, save_clip
+from carot_lib.models.clip import Clip, build_clip, load_classifier, save_clip
+from carot_lib.params import Run
 from carot_lib.schema import read_params
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import build_optimizer, fit

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Generator, Tensor, nn
 
-from carot_lib.data.miniature import PictogramParams
 from carot_lib.data.prompts import clip_templates, medium_of
-from carot_lib.data.world import Pictogram
-from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.models.clip import Clip, build_clip
+from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.pictograms import Pictogram
 from carot_lib.training.pretraining import (
+    CaptionStream,
     PretrainingParams,
     SmallClipParams,
-    Web,
     pretrain,
     set_logit_scale,
 )
@@ -44,15 +44,15 @@ def params(**changes: object) -> PretrainingParams:
     return PretrainingParams.model_validate(TREE["pretrained"] | small | changes)
 
 
-def web(**changes: object) -> Web:
-    return Web(params(**changes), DATA, PICTOGRAMS)
+def web(**changes: object) -> CaptionStream:
+    return CaptionStream(params(**changes), DATA, PICTOGRAMS)
 
 
 def seeded(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def named(one: Web, captions: Tensor) -> tuple[list[int], list[int]]:
+def named(one: CaptionStream, captions: Tensor) -> tuple[list[int], list[int]]:
     """Which pictogram and which template each caption is of, by its tokens."""
     same = (one.prompts[None] == captions[:, None, None]).all(dim=3)
     places = [row.nonzero()[0].tolist() for row in same]
@@ -131,7 +131,7 @@ def test_a_batch_is_as_large_as_asked_for_whatever_the_mix(mix: dict[str, float]
 
     mixed = Mixed()
     mixed.params = params(mix=mix)
-    counts = Web._counts(mixed, n)
+    counts = CaptionStream._counts(mixed, n)
     assert sum(counts.values()) == n
     assert list(counts) == list(mix)
     total = sum(mix.values())
@@ -160,7 +160,7 @@ def test_a_batch_too_small_for_its_mix_is_refused(batch_size: int, mix: dict[str
 def test_a_name_too_long_for_the_model_is_refused():
     short = params(model=TREE["pretrained"]["model"] | TINY | {"context_length": 6})
     with pytest.raises(ValueError, match="tokens, the model takes 6"):
-        Web(short, DATA, PICTOGRAMS)
+        CaptionStream(short, DATA, PICTOGRAMS)
 
 
 def test_the_web_is_the_generators():

@@ -7,12 +7,12 @@ import pytest
 import torch
 from on_cpu import hardware
 
+from carot_lib.calibration.label_space import label_space_of
 from carot_lib.calibration.metrics import accuracy, ece
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.label_space import label_space_of
 from carot_lib.methods.base import Setup
-from carot_lib.methods.params import MethodParams, Run
 from carot_lib.models.inference import predict_logits
+from carot_lib.params import MethodParams, Run
 from carot_lib.training.loop import TrainingParams, fine_tune
 from carot_lib.training.validation import Validation
 

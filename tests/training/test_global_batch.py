@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from carot_lib.methods import whole_batch
 from carot_lib.methods.base import Batch
-from carot_lib.methods.whole_batch import (
+from carot_lib.training import global_batch as whole_batch
+from carot_lib.training.global_batch import (
     average_gradients,
     encode_in_pieces,
     encode_whole,

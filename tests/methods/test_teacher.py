@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from carot_lib.models.teacher import EmaTeacher, TeacherParams
+from carot_lib.methods.teacher import EmaTeacher, TeacherParams
 
 
 def params(
@@ -91,11 +91,11 @@ def test_the_average_by_hand():
     student = Toy()
     teacher = EmaTeacher(student, params(0.25, 0.25), total_steps=10)
     student.weight.data = torch.tensor([0.0, 16.0])
-    assert teacher.follow(student, 1)
+    assert teacher.update(student, 1)
     # .25 * (4, 8) + .75 * (0, 16)
     assert teacher.model.weight.tolist() == [1.0, 14.0]
     student.weight.data = torch.tensor([1.0, 2.0])
-    assert teacher.follow(student, 2)
+    assert teacher.update(student, 2)
     # .25 * (1, 14) + .75 * (1, 2)
     assert teacher.model.weight.tolist() == [1.0, 5.0]
 
@@ -104,9 +104,9 @@ def test_an_update_uses_the_momentum_of_its_step():
     student = Toy()
     teacher = EmaTeacher(student, params(0.0, 0.8, 0.4), total_steps=10)
     student.weight.data = torch.tensor([0.0, 0.0])
-    teacher.follow(student, 1)  # momentum .2: a quarter of the ramp's four steps
+    teacher.update(student, 1)  # momentum .2: a quarter of the ramp's four steps
     torch.testing.assert_close(teacher.model.weight.data, torch.tensor([0.8, 1.6]))
-    teacher.follow(student, 7)  # .8
+    teacher.update(student, 7)  # .8
     torch.testing.assert_close(teacher.model.weight.data, torch.tensor([0.64, 1.28]))
 
 
@@ -115,8 +115,8 @@ def test_momentum_one_never_moves_and_zero_copies():
     still = EmaTeacher(student, params(1.0, 1.0), total_steps=10)
     mirror = EmaTeacher(student, params(0.0, 0.0), total_steps=10)
     jolt(student)
-    still.follow(student, 1)
-    mirror.follow(student, 1)
+    still.update(student, 1)
+    mirror.update(student, 1)
     assert still.model.weight.tolist() == [4.0, 8.0]
     assert torch.equal(mirror.model.weight, student.weight)
 
@@ -128,7 +128,7 @@ def test_updates_come_at_multiples_only():
     for step in range(1, 11):
         jolt(student, seed=step)
         before = snapshot(teacher.model)
-        told = teacher.follow(student, step)
+        told = teacher.update(student, step)
         assert told != torch.equal(before["weight"], teacher.model.weight)
         if told:
             moved.append(step)
@@ -144,7 +144,7 @@ def test_updates_of_the_papers_run(at_step_0):
     moved, weight = [], 1.0  # the weight of the pre-trained model in the teacher
     student.weight.data = torch.zeros(2)
     for step in range(1, 25_031):
-        if teacher.follow(student, step):
+        if teacher.update(student, step):
             moved.append(step)
             weight *= min(0.05 + 0.85 * (step - at_step_0) / 5006, 0.9)
     first = 1 if at_step_0 else 500
@@ -158,13 +158,13 @@ def test_counted_from_0_the_first_update_has_the_momentum_of_step_0():
     student = Toy()
     teacher = EmaTeacher(student, params(0.0, 0.8, 0.4, 3, at_step_0=True), total_steps=10)
     student.weight.data = torch.zeros(2)
-    assert [teacher.follow(student, step) for step in (1, 2, 3)] == [True, False, False]
+    assert [teacher.update(student, step) for step in (1, 2, 3)] == [True, False, False]
     assert teacher.model.weight.tolist() == [0.0, 0.0]  # momentum 0: the student
     student.weight.data = torch.ones(2)
-    assert teacher.follow(student, 4)  # step 3 of the code: .8 * 3 / 4 = .6
+    assert teacher.update(student, 4)  # step 3 of the code: .8 * 3 / 4 = .6
     assert teacher.model.weight.tolist() == pytest.approx([0.4, 0.4])
     frozen = EmaTeacher(student, params(every=None, at_step_0=True), total_steps=10)
-    assert not frozen.follow(student, 1)
+    assert not frozen.update(student, 1)
 
 
 def test_none_never_updates(make_clip):
@@ -172,7 +172,7 @@ def test_none_never_updates(make_clip):
     teacher = EmaTeacher(student, params(every=None), total_steps=10)
     before = snapshot(teacher.model)
     jolt(student)
-    assert not any(teacher.follow(student, step) for step in range(1, 11))
+    assert not any(teacher.update(student, step) for step in range(1, 11))
     assert all(torch.equal(before[key], value) for key, value in snapshot(teacher.model).items())
 
 
@@ -182,7 +182,7 @@ def test_batchnorm_statistics_are_averaged_and_its_counter_copied():
     student.norm.running_mean.copy_(torch.tensor([4.0, -8.0]))
     student.norm.running_var.copy_(torch.tensor([5.0, 9.0]))
     student.norm.num_batches_tracked.fill_(7)
-    teacher.follow(student, 1)
+    teacher.update(student, 1)
     norm = teacher.model.norm
     assert norm.running_mean.tolist() == [3.0, -6.0]
     # .25 * 1 + .75 * (5, 9)
@@ -197,7 +197,7 @@ def test_every_tensor_of_clip_is_averaged_and_nothing_turns_nan(make_clip, class
     old = snapshot(teacher.model)
     jolt(student)
     new = snapshot(student)
-    teacher.follow(student, 1)
+    teacher.update(student, 1)
     for key, value in teacher.model.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.25 * old[key] + 0.75 * new[key])
@@ -217,7 +217,7 @@ def test_the_logit_scale_is_averaged_as_trained_in_logarithms(make_clip):
     student.model.logit_scale.data.fill_(1.0)
     teacher = EmaTeacher(student, params(), total_steps=10)
     student.model.logit_scale.data.fill_(3.0)
-    teacher.follow(student, 1)
+    teacher.update(student, 1)
     assert teacher.model.model.logit_scale.item() == pytest.approx(2.5)
     assert teacher.model.logit_scale.item() == pytest.approx(12.182494)  # e ** 2.5
 
@@ -226,7 +226,7 @@ def test_stays_in_eval_mode_and_without_gradients(make_clip):
     student = make_clip().train()
     teacher = EmaTeacher(student, params(), total_steps=10)
     holder = nn.ModuleList([teacher]).train()
-    teacher.follow(student, 1)
+    teacher.update(student, 1)
     assert holder.training
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
@@ -238,7 +238,7 @@ def test_stays_in_eval_mode_and_without_gradients(make_clip):
 
 def test_the_student_is_left_as_it_was(make_clip):
     student = make_clip().train()
-    EmaTeacher(student, params(), total_steps=10).follow(student, 1)
+    EmaTeacher(student, params(), total_steps=10).update(student, 1)
     assert all(module.training for module in student.modules())
     assert all(parameter.requires_grad for parameter in student.parameters())
 

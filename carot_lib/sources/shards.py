@@ -21,18 +21,18 @@ from fsspec.core import url_to_fs
 from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.data.datasets import usable_cores
-from carot_lib.data.folders import NAMES, TAKEN, find_templates
-from carot_lib.data.image_files import read_part, reason, shard_url
-from carot_lib.data.image_folders import is_image
-from carot_lib.data.survey import (
+from carot_lib.data.images import read_part, reason, shard_url
+from carot_lib.progress import track
+from carot_lib.sources.folders import NAMES, TAKEN, find_templates
+from carot_lib.sources.image_folders import is_image
+from carot_lib.sources.scan import (
+    DatasetScan,
     ImageParams,
     ImageSet,
-    Survey,
     check_held_out,
     check_validation,
-    some,
+    shorten,
 )
-from carot_lib.progress import track
 
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # of a sample, and what follows its dot
 END = bytes(tarfile.BLOCKSIZE)  # a whole tar file ends with two of these
@@ -55,7 +55,7 @@ class ShardsParams(ImageParams):
     class_names: str  # a text file, one name a line; the first is that of class 0
     templates: str | None  # a text file, one caption a line, {} for the name; None: CLIP's 80
 
-    def survey(self, root: Path) -> Survey:
+    def survey(self, root: Path) -> DatasetScan:
         """What the shards hold, and what is wrong with it.
 
         Args:
@@ -64,11 +64,11 @@ class ShardsParams(ImageParams):
         faults: list[str] = []
         names = _class_names(root / self.class_names, faults)
         if taken := [name for name in self.shards if name in TAKEN]:
-            faults.append(f"shards: {some(taken)}: this name is taken: call the set otherwise")
+            faults.append(f"shards: {shorten(taken)}: this name is taken: call the set otherwise")
         patterns = {NAMES.get(name, name): given for name, given in self.shards.items()}
         sets, shards = find_sharded(root / self.folder, patterns, len(names) or None, self.on_error)
         if twice := sorted({shard for shard in shards if shards.count(shard) > 1}):
-            faults.append(f"shards: {some(twice)}: named twice: an image belongs to one set")
+            faults.append(f"shards: {shorten(twice)}: named twice: an image belongs to one set")
         if ("id_val" in sets) == (self.validation_per_class is not None):
             faults.append(
                 "validation_per_class: give a number to hold out images of train, or null if "
@@ -80,11 +80,11 @@ class ShardsParams(ImageParams):
         check_validation(sets, classes)
         if train := sets.get("train"):
             if (missing := sorted({*classes} - {*train.files}, key=int)) and not train.faults:
-                train.faults.append(f"no image of the classes {some(missing)}: see class_names")
+                train.faults.append(f"no image of the classes {shorten(missing)}: see class_names")
             if self.validation_per_class is not None:
                 check_held_out(train, self.validation_per_class)
         templates = find_templates(root, self.templates, faults)
-        return Survey(root / self.folder, sets, names, templates, faults, shards)
+        return DatasetScan(root / self.folder, sets, names, templates, faults, shards)
 
 
 def find_sharded(
@@ -117,7 +117,7 @@ def find_sharded(
                 one.faults.append(f"{urls[number]}: {index.fault}")
             odd = one.faults if on_error == "stop" else one.left_out
             odd += [
-                f"{urls[number]}: {len(samples)} samples have {what} ({some(samples)}): "
+                f"{urls[number]}: {len(samples)} samples have {what} ({shorten(samples)}): "
                 + ADVICE[what]
                 for what, samples in index.odd.items()
             ]

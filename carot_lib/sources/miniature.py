@@ -19,12 +19,12 @@ from jaxtyping import Int, UInt8
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
+from carot_lib.calibration.label_space import label_space_of
 from carot_lib.data.datasets import normalise, write_set
-from carot_lib.data.world import CHUNK, Pictogram, Recipe, Stencils, pictures
 from carot_lib.files import write_json
-from carot_lib.label_space import label_space_of
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
+from carot_lib.sources.pictograms import CHUNK, GlyphBank, Pictogram, Recipe, pictures
 
 REFERENCE_SEED = (
     1000  # number of the reference classifier's own stream of chances; sets count from 0
@@ -86,7 +86,7 @@ def prepare(params: PictogramParams, pictograms: Sequence[Pictogram], folder: Pa
         ValueError: too few pictures deceive the reference classifier.
     """
     classes = [pictogram for pictogram in pictograms if pictogram.is_class]
-    stencils = Stencils(classes, params.faces)
+    stencils = GlyphBank(classes, params.faces)
     label_spaces: dict[str, dict] = {}
     reference = None
     for number, (name, drawn) in enumerate(params.sets.items()):
@@ -96,7 +96,7 @@ def prepare(params: PictogramParams, pictograms: Sequence[Pictogram], folder: Pa
         if drawn.filtered:
             if reference is None:
                 reference = train_reference(params, stencils, recipe)
-            images = draw_deceptive(reference, stencils, concepts, recipe, params, name, seed)
+            images = adversarial_filter(reference, stencils, concepts, recipe, params, name, seed)
         else:
             chunks = pictures(stencils, concepts, recipe, params.image_size, seed)
             total = math.ceil(len(concepts) / CHUNK)
@@ -172,7 +172,7 @@ def handwritten(
     return images, digits.target[order].astype(np.int64), own
 
 
-def train_reference(params: PictogramParams, stencils: Stencils, recipe: Recipe) -> nn.Module:
+def train_reference(params: PictogramParams, stencils: GlyphBank, recipe: Recipe) -> nn.Module:
     """A small convolutional network trained from scratch on photos of its own.
 
     It shares nothing with the models that the filtered set will judge: neither architecture, nor
@@ -207,9 +207,9 @@ def train_reference(params: PictogramParams, stencils: Stencils, recipe: Recipe)
 
 
 @torch.no_grad()
-def draw_deceptive(
+def adversarial_filter(
     reference: nn.Module,
-    stencils: Stencils,
+    stencils: GlyphBank,
     concepts: Int[Tensor, " n"],
     recipe: Recipe,
     params: PictogramParams,

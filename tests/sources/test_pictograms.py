@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Generator, Tensor
 
-from carot_lib.data.world import (
+from carot_lib.sources.pictograms import (
     CHUNK,
     STENCIL_SIZE,
+    GlyphBank,
     Pictogram,
     Recipe,
     Span,
-    Stencils,
     pictures,
     read_pictograms,
 )
@@ -48,12 +48,12 @@ def pictogram(character: str) -> Pictogram:
 
 
 @pytest.fixture(scope="module")
-def stencils() -> Stencils:
-    return Stencils([pictogram(c) for c in "☂♛⚓6"], [SANS, BOLD])
+def stencils() -> GlyphBank:
+    return GlyphBank([pictogram(c) for c in "☂♛⚓6"], [SANS, BOLD])
 
 
 def draw(
-    stencils: Stencils, recipe: Recipe, n: int = 24, seed: int = 0, size: int = STENCIL_SIZE
+    stencils: GlyphBank, recipe: Recipe, n: int = 24, seed: int = 0, size: int = STENCIL_SIZE
 ) -> Tensor:
     """Pictures of the first pictogram, channels in [0, 1]."""
     concepts = torch.zeros(n, dtype=torch.long)
@@ -102,7 +102,7 @@ def test_the_pictograms_of_the_project_bear_unicodes_names():
 
 
 def test_the_pictograms_of_the_project_all_look_different():
-    masks = Stencils(read_pictograms(LIST), [SANS]).masks.flatten(1)
+    masks = GlyphBank(read_pictograms(LIST), [SANS]).masks.flatten(1)
     assert len(masks.unique(dim=0)) == len(masks)
     distances = torch.cdist(masks, masks) + 99 * torch.eye(len(masks))
     assert distances.min() > 1  # more than one pixel's worth of ink
@@ -145,7 +145,7 @@ def test_an_impossible_recipe_is_refused(bad: dict):
         recipe(**bad)
 
 
-def test_a_stencil_fills_its_square_but_for_a_margin(stencils: Stencils):
+def test_a_stencil_fills_its_square_but_for_a_margin(stencils: GlyphBank):
     assert stencils.masks.shape == (4, 2, STENCIL_SIZE, STENCIL_SIZE)
     assert stencils.masks.min() == 0
     assert stencils.masks.max() == 1
@@ -158,25 +158,25 @@ def test_a_stencil_fills_its_square_but_for_a_margin(stencils: Stencils):
             assert abs(start + end - STENCIL_SIZE) <= 1
 
 
-def test_faces_differ(stencils: Stencils):
+def test_faces_differ(stencils: GlyphBank):
     assert not torch.equal(stencils.masks[3, 0], stencils.masks[3, 1])
 
 
 def test_a_face_that_lacks_a_glyph_is_replaced_by_the_first():
     # Computer Modern has no umbrella; it has the six
-    masks = Stencils([pictogram("☂"), pictogram("6")], [SANS, "cmr10"]).masks
+    masks = GlyphBank([pictogram("☂"), pictogram("6")], [SANS, "cmr10"]).masks
     assert torch.equal(masks[0, 0], masks[0, 1])
     assert not torch.equal(masks[1, 0], masks[1, 1])
 
 
 def test_the_first_face_must_have_every_glyph():
     with pytest.raises(ValueError, match="font cmr10 has no glyph 'umbrella'"):
-        Stencils([pictogram("6"), pictogram("☂")], ["cmr10", SANS])
+        GlyphBank([pictogram("6"), pictogram("☂")], ["cmr10", SANS])
 
 
 def test_a_font_that_matplotlib_does_not_ship_is_refused():
     with pytest.raises(ValueError, match=r"Comic is not a font of matplotlib \d"):
-        Stencils([pictogram("6")], ["Comic"])
+        GlyphBank([pictogram("6")], ["Comic"])
 
 
 MEDIA = ["photo", "poster", "pencil"]
@@ -195,7 +195,7 @@ BUSY = {
 
 
 @pytest.mark.parametrize("medium", MEDIA)
-def test_the_seed_alone_makes_the_pictures(stencils: Stencils, medium: str):
+def test_the_seed_alone_makes_the_pictures(stencils: GlyphBank, medium: str):
     busy = recipe(**BUSY, medium=medium)
     concepts = torch.tensor([0, 1, 2, 3, 2])
 
@@ -211,7 +211,7 @@ def test_the_seed_alone_makes_the_pictures(stencils: Stencils, medium: str):
     assert len(first.flatten(1).unique(dim=0)) == 5  # each picture has chances of its own
 
 
-def test_chunks_are_the_pictures_of_one_call(stencils: Stencils):
+def test_chunks_are_the_pictures_of_one_call(stencils: GlyphBank):
     concepts = torch.arange(CHUNK + 3) % 4
     chunks = list(pictures(stencils, concepts, recipe(**BUSY), 16, seed=5))
     assert [len(chunk) for chunk in chunks] == [CHUNK, 3]
@@ -220,7 +220,7 @@ def test_chunks_are_the_pictures_of_one_call(stencils: Stencils):
 
 
 @pytest.mark.parametrize("medium", ["photo", "poster"])
-def test_a_pixel_mixes_ground_and_ink_as_the_stencil_says(stencils: Stencils, medium: str):
+def test_a_pixel_mixes_ground_and_ink_as_the_stencil_says(stencils: GlyphBank, medium: str):
     images = draw(stencils, recipe(medium=medium))
     mask = stencils.masks[0, 0]
     ground = images[:, 0, 0]
@@ -231,7 +231,7 @@ def test_a_pixel_mixes_ground_and_ink_as_the_stencil_says(stencils: Stencils, me
     assert (ground - ink).abs().amax(dim=1).min() > 0.1
 
 
-def test_each_picture_shows_its_own_pictogram(stencils: Stencils):
+def test_each_picture_shows_its_own_pictogram(stencils: GlyphBank):
     concepts = torch.tensor([2, 0, 3, 1])
     images = stencils.draw(concepts, recipe(), STENCIL_SIZE, Generator().manual_seed(0)) / 255
     shown = ink_of(images).float().flatten(1)
@@ -239,7 +239,7 @@ def test_each_picture_shows_its_own_pictogram(stencils: Stencils):
     assert torch.cdist(shown, solid).argmin(dim=1).tolist() == concepts.tolist()
 
 
-def test_every_face_of_a_recipe_is_used_and_no_other(stencils: Stencils):
+def test_every_face_of_a_recipe_is_used_and_no_other(stencils: GlyphBank):
     def areas(faces: list[str]) -> set[int]:
         images = stencils.draw(
             torch.full((40,), 3), recipe(faces=faces), STENCIL_SIZE, Generator().manual_seed(0)
@@ -254,7 +254,7 @@ def test_every_face_of_a_recipe_is_used_and_no_other(stencils: Stencils):
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 0.9])
-def test_the_size_is_a_fraction_of_the_pictures_side(stencils: Stencils, scale: float):
+def test_the_size_is_a_fraction_of_the_pictures_side(stencils: GlyphBank, scale: float):
     ink = ink_of(draw(stencils, recipe(size=fixed(scale))))
     longest = max(int(ink[0].any(dim=d).sum()) for d in (0, 1))
     # the stencil takes scale * 64 pixels, its glyph 60/64 of that; a pixel of smoothing per side
@@ -262,7 +262,7 @@ def test_the_size_is_a_fraction_of_the_pictures_side(stencils: Stencils, scale: 
 
 
 @pytest.mark.parametrize("pose", [{"rotation": 40}, {"shear": 0.3}, {"offset": 0.2}])
-def test_rotation_shear_and_offset_keep_the_area(stencils: Stencils, pose: dict):
+def test_rotation_shear_and_offset_keep_the_area(stencils: GlyphBank, pose: dict):
     mask = stencils.masks[0, 0]
     image = ink_weight(draw(stencils, recipe(size=fixed(0.5), contrast=fixed(0.5), **pose), 60))
     areas = image.sum(dim=(1, 2))
@@ -284,7 +284,7 @@ def centres(weights: Tensor) -> Tensor:
     return torch.stack([x / total, y / total], dim=1)
 
 
-def test_the_offset_is_a_fraction_of_the_pictures_side(stencils: Stencils):
+def test_the_offset_is_a_fraction_of_the_pictures_side(stencils: GlyphBank):
     straight = centres(ink_weight(draw(stencils, recipe(size=fixed(0.4)), 1)))
     moved = centres(ink_weight(draw(stencils, recipe(size=fixed(0.4), offset=0.2), 200)))
     # .2 * 64 = 12.8 pixels, either way, along both axes
@@ -312,7 +312,7 @@ def directions(weights: Tensor) -> Tensor:
 
 
 def test_the_rotation_is_in_degrees_either_way():
-    bar = Stencils([pictogram("↔")], [SANS])  # a long thing: its axis lies at 0 degrees
+    bar = GlyphBank([pictogram("↔")], [SANS])  # a long thing: its axis lies at 0 degrees
     angles = directions(ink_weight(draw(bar, recipe(size=fixed(0.8), rotation=30), 200)))
     assert angles.min() == pytest.approx(-30, abs=2)
     assert angles.max() == pytest.approx(30, abs=2)
@@ -323,7 +323,7 @@ def test_the_rotation_is_in_degrees_either_way():
 
 def test_the_shear_slants_by_as_much():
     # x - k * y instead of x: the mixed moment of an upright symmetric glyph, once 0, is -k * yy
-    upright = Stencils([pictogram("↕")], [SANS])
+    upright = GlyphBank([pictogram("↕")], [SANS])
     weights = ink_weight(draw(upright, recipe(size=fixed(0.7), shear=0.3), 200))
     _, yy, xy = second_moments(weights)
     slants = -xy / yy
@@ -332,7 +332,7 @@ def test_the_shear_slants_by_as_much():
     torch.testing.assert_close(yy, yy.mean().expand(200), rtol=0.02, atol=0)  # height stays
 
 
-def test_the_contrast_is_the_distance_of_ink_and_ground(stencils: Stencils):
+def test_the_contrast_is_the_distance_of_ink_and_ground(stencils: GlyphBank):
     y, x = (stencils.masks[0, 0] == 1).nonzero()[0].tolist()
 
     def distances(contrast: float) -> Tensor:
@@ -346,7 +346,7 @@ def test_the_contrast_is_the_distance_of_ink_and_ground(stencils: Stencils):
     assert distances(0.3).max() <= 0.3 + STEP
 
 
-def test_the_noise_has_its_standard_deviation(stencils: Stencils):
+def test_the_noise_has_its_standard_deviation(stencils: GlyphBank):
     images = draw(stencils, recipe(contrast=fixed(0.0), noise=fixed(0.05)), 40)
     middle = images[(images.mean(dim=(1, 2)) - 0.5).abs().amax(dim=1) < 0.25]  # nothing clipped
     assert len(middle) > 5
@@ -356,7 +356,7 @@ def test_the_noise_has_its_standard_deviation(stencils: Stencils):
     )
 
 
-def test_a_blur_is_the_gaussian_of_its_width(stencils: Stencils):
+def test_a_blur_is_the_gaussian_of_its_width(stencils: GlyphBank):
     sharp = draw(stencils, recipe())
     soft = draw(stencils, recipe(blur=fixed(0.8)))  # the same chances but for the blur
     taps = [math.exp(-(i**2) / (2 * 0.8**2)) for i in range(-2, 3)]
@@ -375,7 +375,7 @@ def colours(pixels: Tensor) -> int:
     return len(near.unique(dim=0))
 
 
-def test_a_poster_has_flat_colours_and_a_pattern_on_its_ink_or_all_over(stencils: Stencils):
+def test_a_poster_has_flat_colours_and_a_pattern_on_its_ink_or_all_over(stencils: GlyphBank):
     images = draw(stencils, recipe(texture=0.3), 100)
     mask = stencils.masks[0, 0]
     counts = [(colours(image[mask == 1]), colours(image[mask == 0])) for image in images]
@@ -386,7 +386,7 @@ def test_a_poster_has_flat_colours_and_a_pattern_on_its_ink_or_all_over(stencils
     assert counts.count((1, 1)) + counts.count((1, 2)) < 10
 
 
-def test_the_pattern_of_a_posters_ground_shows_through_its_ink(stencils: Stencils):
+def test_the_pattern_of_a_posters_ground_shows_through_its_ink(stencils: GlyphBank):
     # contrast 0: ink and ground are of one colour, so a pattern all over knows nothing of the ink
     images = draw(stencils, recipe(texture=0.1, contrast=fixed(0.0)), 100)
     ink = stencils.masks[0, 0] == 1
@@ -409,7 +409,7 @@ def test_the_pattern_of_a_posters_ground_shows_through_its_ink(stencils: Stencil
     assert {all_over for all_over, _ in seen} == {True, False}
 
 
-def test_a_pencil_draws_grey_outlines_on_white(stencils: Stencils):
+def test_a_pencil_draws_grey_outlines_on_white(stencils: GlyphBank):
     images = draw(stencils, recipe(medium="pencil", contrast=fixed(0.6)))
     assert (images[..., :1] == images).all()  # grey
     images = images[..., 0]
@@ -426,7 +426,7 @@ def test_a_pencil_draws_grey_outlines_on_white(stencils: Stencils):
     assert images[:, outline].max() <= 0.35 + STEP
 
 
-def test_a_photo_is_lit_unevenly(stencils: Stencils):
+def test_a_photo_is_lit_unevenly(stencils: GlyphBank):
     flat = draw(stencils, recipe(medium="photo", contrast=fixed(0.0)))
     assert (flat.amax(dim=(1, 2)) - flat.amin(dim=(1, 2))).max() <= STEP
     lit = draw(stencils, recipe(medium="photo", contrast=fixed(0.0), texture=0.1))
@@ -435,7 +435,7 @@ def test_a_photo_is_lit_unevenly(stencils: Stencils):
     assert (lit[:, 1:] - lit[:, :-1]).abs().max() < 0.06
 
 
-def test_clutter_stands_at_the_border_and_leaves_the_middle_free(stencils: Stencils):
+def test_clutter_stands_at_the_border_and_leaves_the_middle_free(stencils: GlyphBank):
     small = {"size": fixed(0.3), "contrast": fixed(0.4)}
     clean = draw(stencils, recipe(**small), 60)
     whole, solid = ink_of(clean).any(dim=0), ink_weight(clean)[0] > 0.5

@@ -24,9 +24,9 @@ from webdataset import TarWriter
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from carot_lib.data.datasets import LabelledSet, read_class_names, read_set, read_templates
-from carot_lib.data.image_files import locate
-from carot_lib.data.shards import index_shard
+from carot_lib.data.images import locate
 from carot_lib.layout import Layout
+from carot_lib.sources.shards import index_shard
 from carot_lib.stages.check_data import check_data
 from carot_lib.stages.data import data
 from carot_lib.training.samples import batches, draw_pairs

@@ -5,33 +5,33 @@ from typing import Any
 import torch.distributed as dist
 
 
-def is_first_process() -> bool:
+def is_first_rank() -> bool:
     """Whether this process speaks and writes for all of them."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def process_count() -> int:
+def world_size() -> int:
     """How many there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share_sizes(whole: int, processes: int) -> list[int]:
+def split_sizes(whole: int, processes: int) -> list[int]:
     """Size of each process's share of some things, in order: equal but for one thing."""
     return [whole // processes + (process < whole % processes) for process in range(processes)]
 
 
-def share_of(whole: int, process: int, processes: int) -> slice:
-    """Where the share of one process lies among all things, see `share_sizes`."""
-    sizes = share_sizes(whole, processes)
+def slice_of_rank(whole: int, process: int, processes: int) -> slice:
+    """Where the share of one process lies among all things, see `split_sizes`."""
+    sizes = split_sizes(whole, processes)
     start = sum(sizes[:process])
     return slice(start, start + sizes[process])
 
 
-def own_share(whole: int) -> slice:
+def rank_slice(whole: int) -> slice:
     """Where the share of this process lies among all things: all of them if it is alone."""
     if not dist.is_initialized():
         return slice(0, whole)
-    return share_of(whole, dist.get_rank(), dist.get_world_size())
+    return slice_of_rank(whole, dist.get_rank(), dist.get_world_size())
 
 
 def gather(share: Any) -> list[Any]:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from open_clip import IMAGENET_CLASSNAMES
 from pydantic import PositiveInt
 
-from carot_lib.data.image_folders import check_counts, find_set
-from carot_lib.data.shards import Patterns, find_sharded
-from carot_lib.data.survey import ImageParams, ImageSet, Survey, check_held_out, some
+from carot_lib.sources.image_folders import check_counts, find_set
+from carot_lib.sources.scan import DatasetScan, ImageParams, ImageSet, check_held_out, shorten
+from carot_lib.sources.shards import Patterns, find_sharded
 
 CLASS_NAMES = list(IMAGENET_CLASSNAMES)  # in the order of the sorted WordNet ids
 
@@ -47,7 +47,7 @@ class ImagenetParams(ImageParams):
     validation_per_class: PositiveInt  # 26: 2 % of train
     train_shards: Patterns | None  # paths from `folder`, or URLs; None: train is a folder
 
-    def survey(self, root: Path) -> Survey:
+    def survey(self, root: Path) -> DatasetScan:
         """What lies in the data folder, and what is wrong with it.
 
         Args:
@@ -58,7 +58,7 @@ class ImagenetParams(ImageParams):
         return found
 
 
-def survey(folder: Path, train_shards: Patterns | None, on_error: str) -> Survey:
+def survey(folder: Path, train_shards: Patterns | None, on_error: str) -> DatasetScan:
     """Look for every set of `SETS` and check it but for the content of its files.
 
     Args:
@@ -93,24 +93,24 @@ def survey(folder: Path, train_shards: Patterns | None, on_error: str) -> Survey
             names = [CLASS_NAMES[c] if c < len(CLASS_NAMES) else "" for c in columns]
             one.label_space = {"names": names, "columns": [[c] for c in columns]}
         check_counts(one, PER_CLASS.get(name))
-    return Survey(folder, sets, CLASS_NAMES, shards=shards)
+    return DatasetScan(folder, sets, CLASS_NAMES, shards=shards)
 
 
 def _check_wordnet_ids(one: ImageSet, known: list[str]) -> None:
     """The folders must be WordNet ids of train's classes: their sorted order is the labels."""
     if wrong := [name for name in one.files if not re.fullmatch(r"n\d{8}", name)]:
         one.faults.append(
-            f"{len(wrong)} folders are not named by a WordNet id like n01440764 ({some(wrong)}): "
+            f"{len(wrong)} folders are not WordNet ids like n01440764 ({shorten(wrong)}): "
             "remove them"
         )
     if strange := [name for name in one.files if name not in known and name not in wrong]:
         one.faults.append(
-            f"{len(strange)} folders are none of train's classes ({some(strange)}): "
+            f"{len(strange)} folders are none of train's classes ({shorten(strange)}): "
             "this is another set, or train is not complete"
         )
     missing = [name for name in known if name not in one.files]
     if missing and one.expected_classes == len(known):
-        one.faults.append(f"{len(missing)} classes of train are missing: {some(missing)}")
+        one.faults.append(f"{len(missing)} classes of train are missing: {shorten(missing)}")
 
 
 def _order_by_number(one: ImageSet) -> None:
@@ -119,10 +119,10 @@ def _order_by_number(one: ImageSet) -> None:
     if wrong := sorted(set(one.files) - wanted):
         one.faults.append(
             f"{len(wrong)} folders are not named by a number from 0 to {len(wanted) - 1} "
-            f"({some(wrong)}): take the matched-frequency archive as it is"
+            f"({shorten(wrong)}): take the matched-frequency archive as it is"
         )
     if missing := sorted(wanted - set(one.files), key=int):
-        one.faults.append(f"{len(missing)} classes are missing: {some(missing)}")
+        one.faults.append(f"{len(missing)} classes are missing: {shorten(missing)}")
     one.files = {name: one.files[name] for name in sorted(one.files, key=_number)}
 
 
@@ -144,7 +144,7 @@ def _apply_objectnet(one: ImageSet, folder: Path) -> None:
         one.faults.append(f"{mappings} does not fit together ({error}): unpack it anew")
         return
     if missing := sorted(set(meaning) - set(one.files)):
-        one.faults.append(f"{len(missing)} class folders are missing: {some(missing)}")
+        one.faults.append(f"{len(missing)} class folders are missing: {shorten(missing)}")
     one.files = {name: files for name, files in one.files.items() if name in meaning}
     one.label_space = {
         "names": [meaning[name][0] for name in one.files],

@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.data.datasets import usable_cores, write_set
-from carot_lib.data.image_files import Member, locate, why_unreadable
+from carot_lib.data.images import Member, locate, why_unreadable
 from carot_lib.files import read_json, write_json
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams
@@ -87,7 +87,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetScan:
     """Everything that was found in a data folder.
 
     Attributes:
@@ -136,7 +136,7 @@ class Survey:
         write_json(path, content)
 
     @classmethod
-    def load(cls, path: Path, folder: Path) -> "Survey":
+    def load(cls, path: Path, folder: Path) -> "DatasetScan":
         """Read what `save` wrote of a folder."""
         content = read_json(path)
         content["sets"] = {name: ImageSet(**one) for name, one in content["sets"].items()}
@@ -153,7 +153,7 @@ def check_validation(sets: Mapping[str, ImageSet], classes: Sequence[str]) -> No
     val = sets.get("id_val")
     if val is not None and val.files and (missing := [c for c in classes if c not in val.files]):
         val.faults.append(
-            f"no image of the classes {some(missing)}: add some, or hold out images of train by "
+            f"no image of the classes {shorten(missing)}: add some, or hold out images of train by "
             "validation_per_class"
         )
 
@@ -168,12 +168,12 @@ def check_held_out(train: ImageSet, per_class: int) -> None:
     few = [f"{k} has {len(p)}" for k, p in train.files.items() if len(p) <= per_class]
     if few:
         train.faults.append(
-            f"{len(few)} classes are too small to hold out {per_class} images ({some(few)}): "
+            f"{len(few)} classes are too small to hold out {per_class} images ({shorten(few)}): "
             "lower validation_per_class"
         )
 
 
-def find_unreadable(survey: Survey) -> dict[str, str]:
+def find_unreadable(survey: DatasetScan) -> dict[str, str]:
     """Decode every image, on all cores, and say why some cannot be.
 
     Returns:
@@ -195,7 +195,7 @@ def find_unreadable(survey: Survey) -> dict[str, str]:
 class _Reasons(Dataset):
     """For each chunk of images, why some of them cannot be decoded."""
 
-    def __init__(self, survey: Survey, chunks: Sequence[Sequence[str]]):
+    def __init__(self, survey: DatasetScan, chunks: Sequence[Sequence[str]]):
         self.survey, self.chunks = survey, chunks
 
     def __len__(self) -> int:
@@ -224,7 +224,9 @@ def hold_out(
     return held
 
 
-def prepare(survey: Survey, params: ImageParams, unreadable: Mapping[str, str], out: Path) -> None:
+def prepare(
+    survey: DatasetScan, params: ImageParams, unreadable: Mapping[str, str], out: Path
+) -> None:
     """Write every set that was found, see `carot_lib.data.datasets`.
 
     Args:
@@ -266,7 +268,7 @@ def prepare(survey: Survey, params: ImageParams, unreadable: Mapping[str, str], 
     write_json(out / "classes.json", classes)
 
 
-def some(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from carot_lib.data.prompts import clip_templates, tokenize_prompts
 from carot_lib.layout import Layout
-from carot_lib.models.clip_model import build_clip, load_clip
+from carot_lib.models.clip import build_clip, load_clip
+from carot_lib.models.published import OpenClipParams, config_of
 from carot_lib.stages.pretrain import make_pretrained
-from carot_lib.training.pretrained import OpenClipParams, config_of
 
 NAMES = ["umbrella", "black chess queen", "digit six"]
 TINY = {
@@ -191,7 +191,7 @@ def test_without_a_network_it_is_said_what_to_download_and_where_to_put_it(
     def fail(card: dict) -> str:
         raise FileNotFoundError("Failed to download file: Name or service not known")
 
-    monkeypatch.setattr("carot_lib.training.pretrained.download_pretrained", fail)
+    monkeypatch.setattr("carot_lib.models.published.download_pretrained", fail)
     said = fault(tmp_path, "ViT-B-16-quickgelu", "openai")
     assert "cannot download 'openai' of ViT-B-16-quickgelu" in said
     assert "https://huggingface.co/timm/vit_base_patch16_clip_224.openai" in said

@@ -104,7 +104,7 @@ class Recipe(StrictParams):
     clutter: NonNegativeInt  # other pictograms, cut off at the border
 
 
-class Stencils:
+class GlyphBank:
     """Every glyph in every face, rasterised once.
 
     Args:
@@ -187,9 +187,9 @@ class Stencils:
 
 
 def pictures(
-    stencils: Stencils, concepts: Int[Tensor, " n"], recipe: Recipe, size: int, seed: int
+    stencils: GlyphBank, concepts: Int[Tensor, " n"], recipe: Recipe, size: int, seed: int
 ) -> Iterator[UInt8[Tensor, "chunk size size 3"]]:
-    """The pictures of a set in chunks, for a progress bar; see `Stencils.draw`."""
+    """The pictures of a set in chunks, for a progress bar; see `GlyphBank.draw`."""
     generator = Generator().manual_seed(seed)
     for part in concepts.split(CHUNK):
         yield stencils.draw(part, recipe, size, generator)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from carot_lib.data.survey import ImageSet, some
+from carot_lib.sources.scan import ImageSet, shorten
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
@@ -30,7 +30,7 @@ def find_set(folder: Path, name: str, places: Sequence[str], **expected: Any) ->
     loose = [entry.name for entry in entries if is_image(entry.name)]
     if loose:
         found.faults.append(
-            f"{len(loose)} images lie in {found.place} itself ({some(loose)}): "
+            f"{len(loose)} images lie in {found.place} itself ({shorten(loose)}): "
             "move each into the folder of its class"
         )
     archives = [entry.name for entry in entries if entry.name.endswith(ARCHIVES)]
@@ -46,12 +46,12 @@ def find_set(folder: Path, name: str, places: Sequence[str], **expected: Any) ->
         found.files[entry.name] = sorted(paths)
     if archives:
         found.faults.append(
-            f"{len(archives)} archives are not unpacked ({some(archives)}): "
+            f"{len(archives)} archives are not unpacked ({shorten(archives)}): "
             "unpack each into a folder of its own and remove it"
         )
     if empty := [entry for entry, paths in found.files.items() if not paths]:
         found.faults.append(
-            f"{len(empty)} class folders hold no image ({some(empty)}): fill or remove them"
+            f"{len(empty)} class folders hold no image ({shorten(empty)}): fill or remove them"
         )
     return found
 
@@ -71,7 +71,7 @@ def check_counts(found: ImageSet, per_class: int | None = None) -> None:
         found.faults.append(f"{n_images} images, not {found.expected_images}: {again}")
     odd = [f"{k} has {len(p)}" for k, p in found.files.items() if len(p) not in (per_class, 0)]
     if per_class is not None and odd:
-        found.faults.append(f"{len(odd)} classes do not have {per_class} images: {some(odd)}")
+        found.faults.append(f"{len(odd)} classes do not have {per_class} images: {shorten(odd)}")
 
 
 def is_image(name: str) -> bool:

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from test_shards import write_shard
 
-from carot_lib.data import imagenet
 from carot_lib.data.datasets import read_set
-from carot_lib.data.imagenet import ImagenetParams, read_objectnet_mapping
 from carot_lib.layout import Layout
+from carot_lib.sources import imagenet
+from carot_lib.sources.imagenet import ImagenetParams, read_objectnet_mapping
 from carot_lib.stages.check_data import check_data
 from carot_lib.stages.data import data
 
@@ -190,7 +190,7 @@ def test_all_faults_are_said_at_once_each_with_what_to_do(
     for part in (
         "train: 19 images, not 20: unpack its archive anew",
         "train: 1 archives are not unpacked (n04591713.tar): unpack each",
-        "id_test: 1 folders are not named by a WordNet id like n01440764 (goldfish): remove them",
+        "id_test: 1 folders are not WordNet ids like n01440764 (goldfish): remove them",
         "id_test: 1 classes of train are missing: n01443537",
         "v2: 1 folders are not named by a number from 0 to 11 (seven)",
         "v2: 1 classes are missing: 7",

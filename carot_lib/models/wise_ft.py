@@ -1,5 +1,6 @@
 """WiSE-FT along alpha: every mix of two classifiers, judged in one pass over the images."""
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Annotated
@@ -10,10 +11,46 @@ from pydantic import Field, model_validator
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.predictions import Calibrated
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.models.clip_model import ImageClassifier, interpolate
+from carot_lib.models.clip import ImageClassifier
 from carot_lib.models.inference import BATCH_SIZE
 from carot_lib.progress import track
 from carot_lib.schema import Fraction, StrictParams
+
+
+class InterpolationParams(StrictParams):
+    """WiSE-FT of a run: (1 - alpha) * zero-shot weights + alpha * the weights of that run."""
+
+    alpha: Fraction
+
+
+def interpolate(
+    zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alpha: float
+) -> ImageClassifier:
+    """WiSE-FT: (1 - alpha) * zero-shot + alpha * fine-tuned, over every tensor, head included.
+
+    Running statistics of a BatchNorm are averaged too; its integer step counter is the
+    fine-tuned one's.
+
+    Args:
+        zero_shot: weights at alpha 0.
+        fine_tuned: weights at alpha 1.
+        alpha: in [0, 1].
+
+    Raises:
+        ValueError: the two classifiers do not have the same tensors.
+
+    Source: Wortsman et al. 2022, Eq. 1; CaRot, Section A.1.
+    """
+    start, end = zero_shot.state_dict(), fine_tuned.state_dict()
+    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
+        raise ValueError("the classifiers to interpolate do not have the same tensors")
+    mixed = {
+        key: torch.lerp(start[key], end[key], alpha) if end[key].is_floating_point() else end[key]
+        for key in end
+    }
+    classifier = copy.deepcopy(fine_tuned)
+    classifier.load_state_dict(mixed)
+    return classifier
 
 
 class MixParams(StrictParams):
@@ -29,10 +66,10 @@ class MixParams(StrictParams):
         return self
 
 
-def mix_all(
+def interpolate_all(
     zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alphas: Sequence[float]
 ) -> list[ImageClassifier]:
-    """The WiSE-FT classifier of every alpha, see `carot_lib.models.clip_model.interpolate`."""
+    """The WiSE-FT classifier of every alpha, see `carot_lib.models.clip.interpolate`."""
     return [interpolate(zero_shot, fine_tuned, alpha) for alpha in alphas]
 
 

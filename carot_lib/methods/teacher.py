@@ -53,7 +53,7 @@ class EmaTeacher(nn.Module):
         return start + (end - start) * step / self.warmup_steps
 
     @torch.no_grad()
-    def follow(self, student: nn.Module, step: int) -> bool:
+    def update(self, student: nn.Module, step: int) -> bool:
         """Update the teacher if `step` (1-based, after the optimizer step) is due.
 
         Returns:

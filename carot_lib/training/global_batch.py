@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from carot_lib.processes import share_sizes
+from carot_lib.distributed import split_sizes
 
 Piece = TypeVar("Piece")
 Encoded = dict[str, Tensor]  # tensors of one row an image, by name
@@ -73,7 +73,7 @@ def gather_rows(encoded: Encoded, whole: int) -> Encoded:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return encoded
-    sizes = share_sizes(whole, dist.get_world_size())
+    sizes = split_sizes(whole, dist.get_world_size())
     return {name: _Gather.apply(rows, sizes) for name, rows in encoded.items()}
 
 

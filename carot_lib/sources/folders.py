@@ -12,14 +12,14 @@ import csv
 from pathlib import Path
 from typing import Literal
 
-from carot_lib.data.image_folders import find_set
-from carot_lib.data.survey import (
+from carot_lib.sources.image_folders import find_set
+from carot_lib.sources.scan import (
+    DatasetScan,
     ImageParams,
     ImageSet,
-    Survey,
     check_held_out,
     check_validation,
-    some,
+    shorten,
 )
 
 NAMES = {"train": "train", "val": "id_val", "test": "id_test"}  # folder: as the stages call it
@@ -33,7 +33,7 @@ class FoldersParams(ImageParams):
     class_names: str | None  # a CSV file with columns folder, name; None: the folders' own names
     templates: str | None  # a text file, one caption a line, {} for the name; None: CLIP's 80
 
-    def survey(self, root: Path) -> Survey:
+    def survey(self, root: Path) -> DatasetScan:
         """What lies in the data folder, and what is wrong with it.
 
         Args:
@@ -63,14 +63,16 @@ class FoldersParams(ImageParams):
         for one in sets.values():
             _match_classes(one, classes, names)
         check_validation(sets, classes)
-        return Survey(folder, sets, names, find_templates(root, self.templates, faults), faults)
+        return DatasetScan(
+            folder, sets, names, find_templates(root, self.templates, faults), faults
+        )
 
 
 def _match_classes(one: ImageSet, classes: list[str], names: list[str]) -> None:
     """Give a set that shows some of the classes only a label space of its own."""
     if strange := [name for name in one.files if name not in classes]:
         one.faults.append(
-            f"{len(strange)} folders are none of train's classes ({some(strange)}): "
+            f"{len(strange)} folders are none of train's classes ({shorten(strange)}): "
             "rename or remove them"
         )
     if one.place is not None and not one.files:
@@ -93,9 +95,9 @@ def _class_names(root: Path, file: str | None, classes: list[str], faults: list[
         faults.append(f"class_names: {root / file}: not a CSV file with folder,name ({error!r})")
         return list(classes)
     if nameless := [name for name in classes if not named.get(name)]:
-        faults.append(f"class_names: {file} does not name {some(nameless)}: add a line for each")
+        faults.append(f"class_names: {file} does not name {shorten(nameless)}: add a line for each")
     if strange := [name for name in named if name not in classes]:
-        faults.append(f"class_names: {file} names {some(strange)}, which train does not have")
+        faults.append(f"class_names: {file} names {shorten(strange)}, which train does not have")
     return [named.get(name) or name for name in classes]
 
 

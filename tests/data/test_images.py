@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from carot_lib.data.image_files import (
+from carot_lib.data.images import (
     Member,
     UnreadableImageError,
     locate,

@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from carot_lib.files import atomic_write, read_json, reading, write_json
-from carot_lib.schema import Fraction, StrictParams
 
 TEXTS_AT_ONCE = 1024  # prompts encoded together for a head: bounds the memory
 
@@ -197,42 +196,6 @@ def preprocessing_of(config: Mapping[str, Any]) -> PreprocessCfg:
     """
     size = config["vision_cfg"].get("image_size", PreprocessCfg.size)
     return PreprocessCfg(**{"size": size, **config.get("preprocess_cfg", {})})
-
-
-class InterpolationParams(StrictParams):
-    """WiSE-FT of a run: (1 - alpha) * zero-shot weights + alpha * the weights of that run."""
-
-    alpha: Fraction
-
-
-def interpolate(
-    zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alpha: float
-) -> ImageClassifier:
-    """WiSE-FT: (1 - alpha) * zero-shot + alpha * fine-tuned, over every tensor, head included.
-
-    Running statistics of a BatchNorm are averaged too; its integer step counter is the
-    fine-tuned one's.
-
-    Args:
-        zero_shot: weights at alpha 0.
-        fine_tuned: weights at alpha 1.
-        alpha: in [0, 1].
-
-    Raises:
-        ValueError: the two classifiers do not have the same tensors.
-
-    Source: Wortsman et al. 2022, Eq. 1; CaRot, Section A.1.
-    """
-    start, end = zero_shot.state_dict(), fine_tuned.state_dict()
-    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
-        raise ValueError("the classifiers to interpolate do not have the same tensors")
-    mixed = {
-        key: torch.lerp(start[key], end[key], alpha) if end[key].is_floating_point() else end[key]
-        for key in end
-    }
-    classifier = copy.deepcopy(fine_tuned)
-    classifier.load_state_dict(mixed)
-    return classifier
 
 
 def save_clip(clip: Clip, folder: Path) -> None:

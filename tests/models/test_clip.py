@@ -11,15 +11,15 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, build_zero_shot_c
 from torch import Tensor
 
 from carot_lib.data.prompts import clip_templates, medium_of, tokenize, tokenize_prompts
-from carot_lib.models.clip_model import (
+from carot_lib.models.clip import (
     Clip,
     build_clip,
-    interpolate,
     load_classifier,
     load_clip,
     save_classifier,
     save_clip,
 )
+from carot_lib.models.wise_ft import interpolate
 
 NAMES = ["umbrella", "black chess queen", "digit six"]
 

@@ -10,14 +10,14 @@ import yaml
 from pydantic import ValidationError
 
 from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import LabelledSet, write_set
 from carot_lib.files import write_json
-from carot_lib.label_space import LabelSpace
 from carot_lib.layout import Layout
-from carot_lib.models import mixes as module
-from carot_lib.models.clip_model import save_classifier
+from carot_lib.models import wise_ft as module
+from carot_lib.models.clip import save_classifier
 from carot_lib.models.inference import predict_logits
-from carot_lib.models.mixes import MixParams, judge, mix_all
+from carot_lib.models.wise_ft import MixParams, interpolate_all, judge
 from carot_lib.stages.interpolations import interpolations
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_one_pass_gives_what_a_pass_each_gives(
     one, other = (make_clip(seed).zero_shot_classifier(class_prompts) for seed in (0, 1))
     space = LabelSpace(3, ((2,), (0, 1)))
     dataset = some_set(np.arange(10) % 2, space)
-    classifiers = mix_all(one, other, [0.0, 0.5, 1.0])
+    classifiers = interpolate_all(one, other, [0.0, 0.5, 1.0])
     assert torch.equal(classifiers[0].head.weight, one.head.weight)
     assert torch.equal(classifiers[2].head.weight, other.head.weight)
     middle = (one.head.weight + other.head.weight) / 2

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.label_space import LabelSpace, as_columns, label_space_of
+from carot_lib.calibration.label_space import LabelSpace, as_columns, label_space_of
 
 LOGITS = np.array([[1.0, 5.0, 2.0, 4.0], [7.0, 0.0, 3.0, 6.0]])
 

@@ -2,17 +2,15 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import open_clip
 from open_clip.factory import get_model_config, load_checkpoint
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from open_clip.transform import PreprocessCfg
-from pydantic import Field, RootModel
 
-from carot_lib.models.clip_model import Clip, build_clip
+from carot_lib.models.clip import Clip, build_clip
 from carot_lib.schema import StrictParams
-from carot_lib.training.pretraining import PretrainingParams
 
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")  # what published weights fix
 NAMED = 5  # keys that a message names
@@ -58,15 +56,6 @@ class OpenClipParams(StrictParams):
         clip = build_clip(config)
         load_weights(clip, path, self.architecture)
         return clip.eval()
-
-
-PretrainedParams = Annotated[
-    PretrainingParams | MiniatureClipParams | OpenClipParams, Field(discriminator="kind")
-]
-
-
-class Pretrained(RootModel[PretrainedParams]):
-    """The branch `pretrained:` of a profile, read by itself."""
 
 
 def config_of(architecture: str) -> dict[str, Any]:

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from carot_lib.data import miniature
 from carot_lib.data.datasets import normalise, read_class_names, read_set
-from carot_lib.data.miniature import (
+from carot_lib.sources import miniature
+from carot_lib.sources.miniature import (
     DrawnSetParams,
     PictogramParams,
+    adversarial_filter,
     derive_seed,
-    draw_deceptive,
     handwritten,
     lay_out,
     prepare,
     train_reference,
 )
-from carot_lib.data.world import Pictogram, Recipe, Stencils
+from carot_lib.sources.pictograms import GlyphBank, Pictogram, Recipe
 
 ROOT = Path(__file__).parents[2]
 REAL = yaml.safe_load((ROOT / "params.yaml").read_text())["miniature"]["data"]
@@ -143,8 +143,8 @@ def test_a_world_without_some_digits_is_refused():
 
 
 @pytest.fixture(scope="module")
-def stencils() -> Stencils:
-    return Stencils(DIGITS, params().faces)
+def stencils() -> GlyphBank:
+    return GlyphBank(DIGITS, params().faces)
 
 
 class Stubborn(nn.Module):
@@ -160,13 +160,15 @@ class Stubborn(nn.Module):
         return nn.functional.one_hot(guess, len(DIGITS)).float()
 
 
-def deceive(stencils: Stencils, reference: nn.Module, concepts: list[int], seed: int = 0) -> Tensor:
+def deceive(
+    stencils: GlyphBank, reference: nn.Module, concepts: list[int], seed: int = 0
+) -> Tensor:
     world = params()
     recipe = world.recipes["photo"]
-    return draw_deceptive(reference, stencils, torch.tensor(concepts), recipe, world, "a", seed)
+    return adversarial_filter(reference, stencils, torch.tensor(concepts), recipe, world, "a", seed)
 
 
-def test_pictures_are_drawn_until_each_one_deceives(stencils: Stencils):
+def test_pictures_are_drawn_until_each_one_deceives(stencils: GlyphBank):
     # told to be a three if dark: threes are kept when bright, fours always at once
     reference = Stubborn(3, 8, brightness=0.0)
     concepts = [3] * 20 + [4] * 20
@@ -178,7 +180,7 @@ def test_pictures_are_drawn_until_each_one_deceives(stencils: Stencils):
     assert len(images.flatten(1).unique(dim=0)) == 40  # each found its own
 
 
-def test_the_first_picture_that_deceives_is_kept(stencils: Stencils):
+def test_the_first_picture_that_deceives_is_kept(stencils: GlyphBank):
     # everybody is deceived at the first try: the same pictures as without a filter
     images = deceive(stencils, Stubborn(0, 0), [4, 5, 6], seed=9)
     generator = torch.Generator().manual_seed(9)
@@ -187,7 +189,7 @@ def test_the_first_picture_that_deceives_is_kept(stencils: Stencils):
     assert torch.equal(images, plain)
 
 
-def test_a_class_that_never_deceives_is_said(stencils: Stencils, monkeypatch: pytest.MonkeyPatch):
+def test_a_class_that_never_deceives_is_said(stencils: GlyphBank, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(miniature, "ROUNDS", 3)
     message = (
         r"set a: after 3 rounds 2 of 3 pictures still do not deceive .* fewer epochs or images"
@@ -198,7 +200,7 @@ def test_a_class_that_never_deceives_is_said(stencils: Stencils, monkeypatch: py
 
 def test_the_reference_learns_its_pictures():
     numbers = {"images_per_class": 30, "epochs": 4, "batch_size": 16, "learning_rate": 1.0e-2}
-    patient, stencils = params(reference=numbers), Stencils(PIECES, params().faces)
+    patient, stencils = params(reference=numbers), GlyphBank(PIECES, params().faces)
     easy = {"contrast": {"low": 0.6, "high": 0.9}, "rotation": 0, "noise": {"low": 0, "high": 0.02}}
     recipe = Recipe.model_validate(REAL["recipes"]["photo"] | easy)
     reference = train_reference(patient, stencils, recipe)
@@ -209,7 +211,7 @@ def test_the_reference_learns_its_pictures():
     assert right > 0.45  # chance: .2
 
 
-def test_the_reference_is_the_seeds(stencils: Stencils):
+def test_the_reference_is_the_seeds(stencils: GlyphBank):
     recipe = params().recipes["photo"]
     short = params()
     state = train_reference(short, stencils, recipe).state_dict()
@@ -246,7 +248,7 @@ def test_a_world_holds_every_set_and_the_names(world: Path):
 
 def test_every_picture_of_a_filtered_set_deceives_the_reference(world: Path):
     classes = [*PIECES, *DIGITS]
-    stencils, one = Stencils(classes, params().faces), read_set(world, "a")
+    stencils, one = GlyphBank(classes, params().faces), read_set(world, "a")
     reference = train_reference(params(), stencils, params().recipes["photo"])
     guesses = reference(normalise(torch.from_numpy(one.images))).argmax(dim=1)
     truth = torch.tensor([one.label_space.columns[label][0] for label in one.labels])

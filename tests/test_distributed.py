@@ -5,37 +5,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carot_lib import processes
-from carot_lib.processes import (
+from carot_lib.distributed import (
     gather,
-    is_first_process,
-    own_share,
-    process_count,
-    share_of,
-    share_sizes,
+    is_first_rank,
+    rank_slice,
+    slice_of_rank,
+    split_sizes,
+    world_size,
 )
 
 
 def test_sizes_by_hand():
-    assert share_sizes(8, 1) == [8]
-    assert share_sizes(7, 2) == [4, 3]
-    assert share_sizes(7, 4) == [2, 2, 2, 1]
-    assert share_sizes(1, 3) == [1, 0, 0]
-    assert share_sizes(143, 8) == [18] * 7 + [17]  # the last batch of ImageNet's epoch
+    assert split_sizes(8, 1) == [8]
+    assert split_sizes(7, 2) == [4, 3]
+    assert split_sizes(7, 4) == [2, 2, 2, 1]
+    assert split_sizes(1, 3) == [1, 0, 0]
+    assert split_sizes(143, 8) == [18] * 7 + [17]  # the last batch of ImageNet's epoch
 
 
 @given(whole=st.integers(0, 500), n=st.integers(1, 40))
 def test_the_shares_follow_each_other_from_the_first_thing_to_the_last(whole: int, n: int):
-    shares = [share_of(whole, process, n) for process in range(n)]
+    shares = [slice_of_rank(whole, process, n) for process in range(n)]
     assert [i for share in shares for i in range(whole)[share]] == list(range(whole))
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1
-    assert sizes == share_sizes(whole, n)
+    assert sizes == split_sizes(whole, n)
 
 
 def test_one_process_speaks_takes_everything_and_has_nothing_to_gather():
-    assert is_first_process()
-    assert process_count() == 1
-    assert own_share(5) == slice(0, 5)
+    assert is_first_rank()
+    assert world_size() == 1
+    assert rank_slice(5) == slice(0, 5)
     assert gather([1, 2]) == [[1, 2]]
 
 
@@ -45,6 +45,6 @@ def test_a_process_of_two_takes_its_own(monkeypatch: pytest.MonkeyPatch, rank: i
     monkeypatch.setattr(processes.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(processes.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(processes.dist, "get_rank", lambda: rank)
-    assert own_share(5) == share
-    assert process_count() == 2
-    assert is_first_process() == (rank == 0)
+    assert rank_slice(5) == share
+    assert world_size() == 2
+    assert is_first_rank() == (rank == 0)
