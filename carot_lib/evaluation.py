@@ -1,17 +1,26 @@
-"""What is judged and how: the rows and seeds, and the `evaluation:` branch of params.yaml."""
+"""What is evaluated and how: rows and seeds, and the `evaluation:` branch of params.yaml."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from carot_lib.layout import Layout
+from carot_lib.layout import VALIDATION, Layout
 from carot_lib.schema import StrictParams, read_params
 
-VALIDATION = "id_val"  # the set on which all is selected: no calibration is reported on it
+# the numbers of Table 1 by column: (dataset, calibration, metric); `ood` is the mean over the shifts
+TABLE1_COLUMNS = {
+    "id_acc": ("id_test", "none", "accuracy"),
+    "ood_acc": ("ood", "none", "accuracy"),
+    "id_ece": ("id_test", "none", "ece"),
+    "ood_ece": ("ood", "none", "ece"),
+    "id_ece_ts": ("id_test", "temperature", "ece"),
+    "ood_ece_ts": ("ood", "temperature", "ece"),
+    "temperature": (VALIDATION, "temperature", "temperature"),
+}
 
 
 class TemperatureParams(StrictParams):
-    """Temperatures to choose from."""
+    """The grid of temperatures to choose from."""
 
     low: PositiveFloat
     high: PositiveFloat
@@ -28,35 +37,36 @@ class BootstrapParams(StrictParams):
     """Intervals by resampling images."""
 
     resamples: PositiveInt
-    level: Annotated[float, Field(gt=0, lt=1)]
+    level: Annotated[float, Field(gt=0, lt=1)]  # of intervals, consistency boxes and tests
     seed: int
 
 
 class EvaluationParams(StrictParams):
-    """`evaluation:` of a profile."""
+    """The branch `evaluation:` of a profile."""
 
     n_bins: PositiveInt
     ood: list[str]  # sets whose mean is the OOD column
     extra: list[str]  # sets reported by themselves
     temperature: TemperatureParams
     bootstrap: BootstrapParams
-    batch_mean_size: PositiveInt  # images a batch, for the public code's mean of batch ECEs
+    equivalence_margin: PositiveFloat  # largest difference that is "no meaningful improvement"
+    batch_mean_size: PositiveInt  # images per batch, for the public code's mean of batch ECEs
 
     @property
     def reported(self) -> list[str]:
-        """Every set that is reported: test, the shifts, and what is extra."""
+        """Every set that is reported: test, the shifts, and the extra ones."""
         return ["id_test", *self.ood, *self.extra]
 
     @property
     def datasets(self) -> list[str]:
-        """Every set that is predicted: validation and those that are reported."""
+        """Every set that is predicted: validation and the reported ones."""
         return [VALIDATION, *self.reported]
 
 
 class RowParams(BaseModel):
-    """The rows of the tables and the seeds: the part of params.yaml that both profiles share."""
+    """Rows of the tables and seeds: the part of params.yaml that all profiles share."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # the rest of the file is not ours
+    model_config = ConfigDict(frozen=True, extra="ignore")  # the rest of the file is read elsewhere
 
     rows: list[str]
     seeds: list[int]
@@ -74,8 +84,7 @@ def load_rows(layout: Layout) -> RowParams:
 def load_evaluation(layout: Layout) -> EvaluationParams:
     """The branch of one profile, without reading the rest of the file.
 
-    Stages that only judge predictions start in a moment this way, and do not depend on the code
-    that trains.
+    So stages that only evaluate predictions start without torch and the training code.
 
     Raises:
         ValueError: see `carot_lib.schema.read_params`.

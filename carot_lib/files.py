@@ -13,6 +13,10 @@ from safetensors import SafetensorError
 DAMAGE = (ValueError, KeyError, RuntimeError, SafetensorError, zipfile.BadZipFile, EOFError)
 
 
+class StageError(RuntimeError):
+    """A stage failed for a reason that its message explains to the user."""
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its place once the block ends well.

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+VALIDATION = "id_val"  # the set on which everything is selected; no calibration is reported on it
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -27,8 +29,13 @@ class Layout:
         return self.root / "data" / "pictograms.csv"
 
     @property
+    def paper(self) -> Path:
+        """The published numbers."""
+        return self.root / "data" / "paper"
+
+    @property
     def checked(self) -> Path:
-        """What was found in image folders without a fault."""
+        """The report on image folders in which no problem was found."""
         return self.root / "data" / "checked" / self.profile / "report.json"
 
     @property
@@ -42,28 +49,27 @@ class Layout:
         return self.root / "models" / self.profile / "pretrained"
 
     def model(self, run: str, seed: int) -> Path:
-        """The classifier of one run, and the history of its training."""
-        return self.root / "models" / self.profile / run / f"seed{seed}"
+        """The classifier of one run and the history of its training."""
+        return self._per_run("models", run, seed)
 
     def checkpoint(self, run: str, seed: int) -> Path:
         """The state of an unfinished training, outside the results: DVC removes those first."""
-        return self.root / "checkpoints" / self.profile / run / f"seed{seed}"
+        return self._per_run("checkpoints", run, seed)
 
     def live(self, run: str, seed: int) -> Path:
-        """How a training goes, to be looked at meanwhile and afterwards."""
-        return self.root / "live" / self.profile / run / f"seed{seed}"
+        """Metrics of a training, to be followed while it runs."""
+        return self._per_run("live", run, seed)
 
     def predictions(self, run: str, seed: int, dataset: str) -> Path:
         """Logits and labels of one run on one set."""
-        folder = self.root / "predictions" / self.profile / run / f"seed{seed}"
-        return folder / f"{dataset}.npz"
+        return self._per_run("predictions", run, seed) / f"{dataset}.npz"
 
     def evaluation(self, run: str, seed: int) -> Path:
-        """Temperature and metrics of one run."""
-        return self.root / "evaluations" / self.profile / run / f"seed{seed}"
+        """Temperature, metrics and bootstrap replicates of one run."""
+        return self._per_run("evaluations", run, seed)
 
     def summary(self, run: str, seed: int) -> Path:
-        """The numbers of Table 1 of one run, which git keeps for `dvc metrics`."""
+        """The numbers of Table 1 of one run, kept in git for `dvc metrics`."""
         return self.results / "runs" / f"{run}-seed{seed}.json"
 
     @property
@@ -72,20 +78,31 @@ class Layout:
         return self.root / "results" / self.profile
 
     @property
-    def paper(self) -> Path:
-        """The published numbers."""
-        return self.root / "data" / "paper"
+    def tables(self) -> Path:
+        """All tables, as CSV, Markdown and LaTeX."""
+        return self.results / "tables"
+
+    def wise_ft_curve(self, run: str, seed: int) -> Path:
+        """Accuracy and ECE of WiSE-FT of one run along alpha."""
+        return self.results / "wise_ft_curves" / f"{run}_seed{seed}.csv"
+
+    def notebook(self, name: str) -> Path:
+        """The executed copy of a notebook; its figures lie beside it."""
+        return self.results / "notebooks" / name / f"{name}.ipynb"
 
     @property
     def site(self) -> Path:
         """The rendered appendix."""
         return self.root / "site" / self.profile
 
+    def _per_run(self, folder: str, run: str, seed: int) -> Path:
+        return self.root / folder / self.profile / run / f"seed{seed}"
+
 
 def find_root() -> Path:
     """The project's folder: the nearest one upwards that holds params.yaml.
 
-    Looks from the working directory first, then from where this package is installed, so that a
+    Searches from the working directory first, then from where this package is installed, so that a
     notebook finds it wherever its kernel was started.
 
     Raises:

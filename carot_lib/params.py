@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, PositiveFloat, RootModel, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from carot_lib.evaluation import EvaluationParams
+from carot_lib.layout import Layout
 from carot_lib.methods.carot import CarotParams
 from carot_lib.methods.fine_tune import FineTuneParams
 from carot_lib.methods.flyp import FlypParams
 from carot_lib.models.published import MiniatureClipParams, OpenClipParams
-from carot_lib.models.wise_ft import InterpolationParams, MixParams
+from carot_lib.models.wise_ft import WiseFtParams
 from carot_lib.schema import Fraction, StrictParams, read_params
 from carot_lib.sources.folders import FoldersParams
 from carot_lib.sources.imagenet import ImagenetParams
@@ -20,47 +21,46 @@ from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams
 from carot_lib.training.pretraining import PretrainingParams
 
+WISE_FT = "wise_ft"  # the one method that trains nothing: it averages weights
 Profile = Literal["miniature", "imagenet", "folders"]
+# a new method, source of images or of a pre-trained model is one more name in one of these
+MethodParams = Annotated[FineTuneParams | FlypParams | CarotParams, Field(discriminator="kind")]
 DataParams = Annotated[
     PictogramParams | ImagenetParams | FoldersParams | ShardsParams, Field(discriminator="kind")
 ]
 PretrainedParams = Annotated[
     PretrainingParams | MiniatureClipParams | OpenClipParams, Field(discriminator="kind")
 ]
-MethodParams = Annotated[FineTuneParams | FlypParams | CarotParams, Field(discriminator="kind")]
-
-
-class Run(RootModel[MethodParams]):
-    """One entry under `runs:` of params.yaml, read by itself."""
-
-
-class Data(RootModel[DataParams]):
-    """The branch `data:` of a profile, read by itself."""
-
-
-class Pretrained(RootModel[PretrainedParams]):
-    """The branch `pretrained:` of a profile, read by itself."""
 
 
 class SearchParams(StrictParams):
-    """Values that are tried on the ID validation set, by a run of its own."""
+    """Values that `make search` tries on the ID validation set."""
 
     learning_rate: list[PositiveFloat]
     label_smoothing: list[Fraction]
 
 
 class ScaleParams(StrictParams):
-    """One scale of the experiments: what `miniature:`, `imagenet:` and `folders:` hold."""
+    """One scale of the experiments: `miniature:`, `imagenet:` or `folders:`."""
 
-    data: DataParams
-    pretrained: PretrainedParams
-    hardware: HardwareParams
-    training: TrainingParams
     runs: dict[str, MethodParams]
-    interpolated: dict[str, InterpolationParams]
-    interpolations: MixParams
-    search: SearchParams
+    wise_ft: WiseFtParams
+    training: TrainingParams
     evaluation: EvaluationParams
+    search: SearchParams
+    hardware: HardwareParams
+    pretrained: PretrainedParams
+    data: DataParams
+
+    def run(self, name: str) -> MethodParams:
+        """The numbers of one trained row.
+
+        Raises:
+            ValueError: there is no such row.
+        """
+        if name not in self.runs:
+            raise ValueError(f"runs.{name}: missing")
+        return self.runs[name]
 
 
 class Params(StrictParams):
@@ -69,8 +69,7 @@ class Params(StrictParams):
     profile: Profile
     seeds: Annotated[list[int], Field(min_length=1)]
     rows: list[str]
-    trained: list[str]
-    interpolated: list[str]
+    methods: dict[str, list[str]]  # the rows that each method makes
     miniature: ScaleParams
     imagenet: ScaleParams
     folders: ScaleParams
@@ -86,25 +85,37 @@ class Params(StrictParams):
             raise ValueError(f"profile: no profile named {profile!r}; there are {list(profiles)}")
         return getattr(self, profile)
 
+    @property
+    def trained(self) -> dict[str, str]:
+        """The method of every trained row."""
+        kinds = {kind: rows for kind, rows in self.methods.items() if kind != WISE_FT}
+        return {run: kind for kind, rows in kinds.items() for run in rows}
+
+    @property
+    def interpolated(self) -> list[str]:
+        """The trained rows that are also averaged with `zs`."""
+        return self.methods.get(WISE_FT, [])
+
     @model_validator(mode="after")
-    def _lists_name_the_runs(self) -> "Params":
-        rows = ["zs", *self.trained, *(f"wise_{run}" for run in self.interpolated)]
-        if sorted(self.rows) != sorted(rows):
-            odd = sorted(set(self.rows) ^ set(rows))
+    def _rows_are_those_of_the_methods(self) -> "Params":
+        trained = self.trained
+        made = ["zs", *trained, *(f"wise_{run}" for run in self.interpolated)]
+        if sorted(self.rows) != sorted(made):
+            odd = sorted(set(self.rows) ^ set(made))
             raise ValueError(
-                "rows: must be zs, every run of `trained`, and wise_<run> for every run of "
-                f"`interpolated`; see {', '.join(odd) or 'a name that stands twice'}"
+                "rows: must be zs, every row under `methods`, and wise_<row> for every row of "
+                f"`methods.wise_ft`; see {', '.join(odd) or 'a name that occurs twice'}"
             )
-        for profile in get_args(Profile):
-            scale = self.scale(profile)
-            for key, listed, where, entries in (
-                ("trained", self.trained, "runs", scale.runs),
-                ("interpolated", self.interpolated, "interpolated", scale.interpolated),
-            ):
-                if odd := sorted(set(listed) ^ set(entries)):
-                    raise ValueError(f"{key}: not both here and in {profile}.{where}: {odd}")
-        if odd := set(self.interpolated) - set(self.trained):
-            raise ValueError(f"interpolated: not in `trained`: {sorted(odd)}")
+        if odd := sorted(set(self.interpolated) - set(trained)):
+            raise ValueError(f"methods.wise_ft: no method trains {', '.join(odd)}")
+        runs = self.scale(self.profile).runs
+        for run, kind in trained.items():
+            if run not in runs:
+                raise ValueError(f"{self.profile}.runs.{run}: missing, but listed in methods.{kind}")
+            if runs[run].kind != kind:
+                raise ValueError(
+                    f"{self.profile}.runs.{run}.kind: {runs[run].kind}, but listed in methods.{kind}"
+                )
         return self
 
 
@@ -115,3 +126,12 @@ def load_params(path: Path) -> Params:
         ValueError: see `carot_lib.schema.read_params`.
     """
     return read_params(path, Params)
+
+
+def load_scale(layout: Layout) -> ScaleParams:
+    """The numbers of the layout's profile.
+
+    Raises:
+        ValueError: there is no such profile, or see `carot_lib.schema.read_params`.
+    """
+    return load_params(layout.params).scale(layout.profile)

@@ -18,7 +18,7 @@ from pypdf import PdfReader
 
 from carot_lib.layout import Layout
 from carot_lib.report.provenance import Provenance
-from carot_lib.stages.appendix import executed_notebooks, render, title_table
+from carot_lib.stages.appendix import appendix, executed_notebooks, title_table
 
 ROOT = Path(__file__).parents[1]
 PIXEL = (  # a PNG of one pixel
@@ -66,7 +66,7 @@ def write(layout: Layout, name: str, *cells: dict) -> Path:
         cell.id = f"{number:02}"
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    path = layout.results / "notebooks" / f"{name}.ipynb"
+    path = layout.notebook(name)
     source = layout.root / "notebooks" / path.name
     for folder in (path.parent, source.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,15 +98,16 @@ def second() -> list[dict]:
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """The project's appendix with two notebooks in place of its own, and the lab's start."""
     layout = Layout(tmp_path_factory.mktemp("project"), "miniature")
-    (layout.root / "params.yaml").write_text("profile: miniature\n")
     (layout.root / "carot_lib").symlink_to(ROOT / "carot_lib")
-    shutil.copy(ROOT / "dvc.yaml", layout.root)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, layout.root)
+    (layout.root / ".dvc").mkdir()
+    (layout.root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     shutil.copytree(ROOT / "appendix", layout.root / "appendix")
     write(layout, "00_start", new_markdown_cell("# The lab starts here"))
     write(layout, "01_first", *first())
     write(layout, "02_second", *second())
-    figures = layout.results / "figures"
-    figures.mkdir()
+    figures = layout.notebook("01_first").parent
     figure = Figure(figsize=(3, 1))
     figure.text(0.1, 0.5, "drawn as vectors")
     with mpl.rc_context({"pdf.fonttype": 42}):
@@ -116,7 +117,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 def build(layout: Layout) -> subprocess.CompletedProcess:
-    module = ["-m", "carot_lib.stages.appendix", "--profile", layout.profile]
+    module = ["-m", "carot_lib", "appendix", "--profile", layout.profile]
     return subprocess.run(
         [sys.executable, *module], cwd=layout.root, capture_output=True, text=True, check=False
     )
@@ -325,15 +326,15 @@ def test_a_reference_that_leads_nowhere_leaves_the_old_site_and_pdf_alone(
     (layout.root / "notebooks" / broken.name).unlink()
     assert done.returncode == 1
     assert "fig-nowhere" in done.stderr
-    assert done.stderr.splitlines()[-1] == "the appendix was not built: Sphinx says why above"
+    assert done.stderr.splitlines()[-1] == "the appendix was not built: see the messages of Sphinx above"
     assert "Traceback" not in done.stderr
     assert kept(layout) == before
 
 
 def test_a_notebook_that_failed_half_way_is_named(layout: Layout):
-    failed = layout.results / "notebooks" / "02_second.failed.ipynb"
+    failed = layout.notebook("02_second").with_name("02_second.failed.ipynb")
     failed.touch()
-    with pytest.raises(ValueError, match=r"02_second\.failed\.ipynb: it failed half way; run"):
+    with pytest.raises(ValueError, match=r"02_second\.failed\.ipynb: it failed half-way; run"):
         executed_notebooks(layout)
     failed.unlink()
     assert [path.stem for path in executed_notebooks(layout)] == ["01_first", "02_second"]
@@ -345,14 +346,15 @@ def test_a_notebook_that_was_not_run_is_said_with_its_stage(layout: Layout):
     done = build(layout)
     source.unlink()
     assert done.returncode == 2
-    path = layout.results / "notebooks" / source.name
-    assert done.stderr == f"{path} is missing: run stage `notebook_table1`\n"
+    path = layout.notebook("04_table1")
+    stage = "notebook@miniature-04_table1"
+    assert done.stderr == f"{path} is missing: run `dvc repro {stage}`\n"
 
 
 def test_without_a_record_or_notebooks_it_says_what_to_run(tmp_path: Path):
     empty = Layout(tmp_path, "miniature")
     with pytest.raises(ValueError, match="holds no notebook"):
-        render(empty)
+        appendix(empty)
     write(empty, "01_first", *first())
     with pytest.raises(FileNotFoundError, match=r"provenance\.json is missing: run stage"):
-        render(empty)
+        appendix(empty)

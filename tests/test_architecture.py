@@ -8,18 +8,37 @@ from pathlib import Path
 import pytest
 import yaml
 
+from carot_lib.__main__ import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "carot_lib"
 FLOORS = [  # ground floor first; a part imports only from floors below its own
-    {"schema", "files", "layout", "label_space", "progress", "command", "evaluation", "processes"},
-    {"data", "calibration"},
+    {"schema", "files", "layout", "progress", "distributed", "evaluation"},
+    {"calibration"},
+    {"data"},
+    {"sources"},
     {"models"},
     {"methods"},
     {"training", "report"},
     {"params"},
     {"explore"},
     {"stages"},
+    {"__main__"},
 ]
+# Plumbing and monitoring, which change no result: no stage depends on them, nor on what they import.
+NEUTRAL = {
+    "__main__.py",  # the command line
+    "distributed.py",  # who does which share: the same numbers however many share
+    "files.py",  # writes files whole or not at all
+    "layout.py",  # names of files, which dvc.yaml repeats
+    "params.py",  # types of params.yaml, whose numbers DVC tracks as such
+    "progress.py",
+    "schema.py",  # reads params.yaml
+    "training/checkpoint.py",  # a resumed training ends in the same weights, bit by bit
+    "training/hardware.py",  # starts the devices, whose numbers DVC tracks
+    "training/monitor.py",  # leaves no trace in a training
+}
+METHODS = {"fine_tune": "methods/fine_tune.py", "flyp": "methods/flyp.py", "carot": "methods/carot.py"}
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -44,17 +63,6 @@ def imports(source: str) -> set[Path]:
             module = path.with_suffix(".py")
             found.add(module if module.exists() else path / "__init__.py")
     return found
-
-
-def closure(source: str) -> set[Path]:
-    """Every file of carot_lib that a source imports, directly or not."""
-    seen, queue = set(), imports(source)
-    while queue:
-        path = queue.pop()
-        if path not in seen:
-            seen.add(path)
-            queue |= imports(path.read_text())
-    return seen
 
 
 @pytest.mark.parametrize("path", MODULES, ids=short)
@@ -127,28 +135,57 @@ def test_everything_public_has_a_docstring(path: Path):
             assert ast.get_docstring(node), f"{short(path)}: {node.name}"
 
 
-def code_of(stage: dict) -> set[Path]:
-    """All the code that a stage runs: its module, what that imports, and so for its notebook."""
-    words = stage["cmd"].split()
-    module = ROOT / Path(*words[words.index("-m") + 1].split(".")).with_suffix(".py")
-    code = {module} | closure(module.read_text())
+def decisive(sources: list[str]) -> set[Path]:
+    """Every file of carot_lib that sources import and that is not neutral, directly or not."""
+    seen, queue = set(), {path for source in sources for path in imports(source)}
+    while queue:
+        path = queue.pop()
+        if path not in seen and str(path.relative_to(PACKAGE)) not in NEUTRAL:
+            seen.add(path)
+            queue |= imports(path.read_text())
+    return seen
+
+
+def code_of(name: str) -> set[Path]:
+    """All the code that decides the results of a stage."""
+    words = STAGES[name]["cmd"].split()
+    command = COMMANDS[words[words.index("carot_lib") + 1]]
+    module = command.function.split(":")[0]
+    module = module if "." in module else f"carot_lib.stages.{module}"
+    path = (ROOT / Path(*module.split("."))).with_suffix(".py")
+    files = [path, *(PACKAGE / METHODS[name] for _ in range(name in METHODS))]
+    sources = [file.read_text() for file in files]
     if "--notebook" in words:
-        notebook = ROOT / "notebooks" / f"{words[words.index('--notebook') + 1]}.ipynb"
-        cells = json.loads(notebook.read_text())["cells"]
-        for cell in cells:
-            if cell["cell_type"] == "code":
-                code |= closure("".join(cell["source"]))
-    return code
+        for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+            cells = json.loads(notebook.read_text())["cells"]
+            sources += ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    return {*files, *decisive(sources)}
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_dvc_tracks_all_code_of_a_stage_and_no_other(name: str):
-    code = code_of(STAGES[name])
+def test_dvc_tracks_the_code_that_decides_a_stage_and_no_other(name: str):
+    code = code_of(name)
     listed = {ROOT / dep for dep in STAGES[name]["deps"] if dep.startswith("carot_lib")}
     missing = {f for f in code if not any(f == d or d in f.parents for d in listed)}
     idle = {d for d in listed if not any(f == d or d in f.parents for f in code)}
     assert not missing, f"add to deps of {name}: {sorted(map(short, missing))}"
     assert not idle, f"drop from deps of {name}: {sorted(map(short, idle))}"
+
+
+def test_no_stage_depends_on_what_changes_no_result():
+    for name, stage in STAGES.items():
+        assert not {f"carot_lib/{path}" for path in NEUTRAL} & set(stage["deps"]), name
+        for path in NEUTRAL:
+            assert not any(Path(dep) in Path("carot_lib", path).parents for dep in stage["deps"])
+    assert all((PACKAGE / path).exists() for path in NEUTRAL)
+
+
+def test_every_method_has_a_stage_that_depends_on_it_and_no_other_method():
+    methods = yaml.safe_load((ROOT / "params.yaml").read_text())["methods"]
+    assert set(methods) == {*METHODS, "wise_ft"}
+    for name, path in METHODS.items():
+        deps = set(STAGES[name]["deps"])
+        assert deps & {f"carot_lib/{other}" for other in METHODS.values()} == {f"carot_lib/{path}"}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -161,5 +198,5 @@ def test_every_path_of_a_stage_belongs_to_its_profile(name: str):
 
 
 def test_every_notebook_has_a_stage():
-    run = {word for stage in STAGES.values() for word in stage["cmd"].split()}
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= run
+    names = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert STAGES["notebook"]["matrix"]["name"] == names

@@ -11,6 +11,7 @@ from carot_lib.report.styles import colour_of
 ROOT = Path(__file__).parents[1]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+TRAINED = [run for kind, runs in PARAMS["methods"].items() if kind != "wise_ft" for run in runs]
 CURVES = {
     name: definition
     for plot in PIPELINE["plots"]
@@ -30,8 +31,8 @@ def results() -> set[str]:
         for out in stage.get("outs", []):
             shape = out if isinstance(out, str) else next(iter(out))
             shape = shape.replace("${item.profile}", "${profile}")
-            for run in PARAMS["rows"]:
-                path = shape.replace("${item.run}", run)
+            for run in (*PARAMS["rows"], *PIPELINE["stages"]["notebook"]["matrix"]["name"]):
+                path = shape.replace("${item.run}", run).replace("${item.name}", run)
                 found.add(path.replace("${item.seed}", "${seeds[0]}"))
     return found
 
@@ -44,9 +45,9 @@ def test_everything_shown_is_a_result():
 
 
 def test_every_trained_run_is_shown():
-    assert runs_of(CURVES["id_val accuracy"]) == PARAMS["trained"]
-    assert runs_of(CURVES["id_val ECE"]) == PARAMS["trained"]
-    kinds = {run: PARAMS["miniature"]["runs"][run]["kind"] for run in PARAMS["trained"]}
+    assert runs_of(CURVES["id_val accuracy"]) == TRAINED
+    assert runs_of(CURVES["id_val ECE"]) == TRAINED
+    kinds = {run: PARAMS["miniature"]["runs"][run]["kind"] for run in TRAINED}
     terms = {
         "cross-entropy": {"fine_tune"},
         "contrastive loss": {"flyp", "carot"},

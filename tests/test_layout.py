@@ -28,6 +28,9 @@ def written(layout: Layout, run: str = "ft", seed: int = 3) -> dict[str, Path]:
         "evaluation": layout.evaluation(run, seed),
         "summary": layout.summary(run, seed),
         "results": layout.results,
+        "tables": layout.tables,
+        "curve": layout.wise_ft_curve(run, seed),
+        "notebook": layout.notebook("04_table1").parent,
         "site": layout.site,
     }
 
@@ -44,6 +47,9 @@ def test_every_path_by_name():
         "evaluation": "evaluations/miniature/ft/seed3",
         "summary": "results/miniature/runs/ft-seed3.json",
         "results": "results/miniature",
+        "tables": "results/miniature/tables",
+        "curve": "results/miniature/wise_ft_curves/ft_seed3.csv",
+        "notebook": "results/miniature/notebooks/04_table1",
         "site": "site/miniature",
     }
     read = (HOME.params, HOME.pictograms, HOME.paper)
@@ -68,7 +74,7 @@ def outs(stage: dict) -> list[str]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_dvc_looks_for_what_a_stage_writes_where_it_writes_it(name: str):
-    words = {"profile": "miniature", "run": "ft", "seed": "3"}
+    words = {"profile": "miniature", "run": "ft", "seed": "3", "name": "04_table1"}
     places = written(HOME)
     places |= {
         "checked": HOME.checked.parent,  # the report and what the data stage needs of it

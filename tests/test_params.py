@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+from carot_lib.__main__ import exit_on_bad_input
 from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.layout import Layout, find_root
-from carot_lib.params import Run, load_params
-from carot_lib.schema import exit_on_bad_input, read_params
+from carot_lib.methods.base import RunParams
+from carot_lib.params import load_params, load_scale
+from carot_lib.schema import count_steps, read_params
 from carot_lib.training.loop import TrainingParams
 
 ROOT = Path(__file__).parents[1]
 # through JSON: what YAML's aliases share becomes copies, of which one can be changed alone
 TREE = json.loads(json.dumps(yaml.safe_load((ROOT / "params.yaml").read_text())))
 CAROT = ("miniature", "runs", "carot")
-TEACHER = "miniature.runs.carot.teacher"
 GONE = object()
 
 
-def fault(tmp_path: Path, *keys: str | int, value: object) -> str:
+def problem(tmp_path: Path, *keys: str | int, value: object) -> str:
     """What `load_params` says of the real file with one value changed or taken out."""
     tree = copy.deepcopy(TREE)
     node = tree
@@ -50,27 +51,17 @@ def fault(tmp_path: Path, *keys: str | int, value: object) -> str:
         ),
         (("seeds",), [], "seeds: List should have at least 1 item after validation, not 0"),
         (("miniature",), GONE, "miniature: missing"),
-        ((*CAROT, "teacher", "update_evry"), 5, f"{TEACHER}.update_evry: unknown key"),
-        ((*CAROT, "teacher", "momentum_end"), GONE, f"{TEACHER}.momentum_end: missing"),
+        ((*CAROT, "update_evry"), 5, "miniature.runs.carot.update_evry: unknown key"),
+        ((*CAROT, "momentum_end"), GONE, "miniature.runs.carot.momentum_end: missing"),
         (
-            (*CAROT, "teacher", "momentum_end"),
+            (*CAROT, "momentum_end"),
             1.5,
-            f"{TEACHER}.momentum_end: Input should be less than or equal to 1, not 1.5",
+            "miniature.runs.carot.momentum_end: Input should be less than or equal to 1, not 1.5",
         ),
         (
             ("miniature", "runs", "flyp", "learning_rate"),
             -1.0,
             "miniature.runs.flyp.learning_rate: Input should be greater than 0, not -1.0",
-        ),
-        (
-            ("miniature", "data", "recipes", "v2", "size", "low"),
-            3.0,
-            "miniature.data.recipes.v2.size.low (3.0) is above high (0.85)",
-        ),
-        (
-            ("miniature", "data", "sets", "v2", "recipe"),
-            "nope",
-            "miniature.data.sets.v2.recipe: no recipe named 'nope'",
         ),
         (("imagenet", "pretrained", "weights"), GONE, "imagenet.pretrained.weights: missing"),
         (
@@ -81,28 +72,40 @@ def fault(tmp_path: Path, *keys: str | int, value: object) -> str:
         (
             ("rows",),
             ["zs"],
-            "rows: must be zs, every run of `trained`, and wise_<run> for every run of "
-            "`interpolated`; see carot, carot_update_2x, carot_every_step, carot_frozen, flyp, "
+            "rows: must be zs, every row under `methods`, and wise_<row> for every row of "
+            "`methods.wise_ft`; see carot, carot_every_step, carot_frozen, carot_update_2x, flyp, "
             "flyp_ls, ft, ft_ls, wise_ft, wise_ft_ls",
         ),
+        (("methods", "wise_ft"), ["ft", "zs"], "rows: must be zs, every row under `methods`, and "
+            "wise_<row> for every row of `methods.wise_ft`; see wise_ft_ls, wise_zs"),
         (
-            ("miniature", "interpolated", "ft"),
+            ("miniature", "runs", "ft_ls"),
             GONE,
-            "interpolated: not both here and in miniature.interpolated: ['ft']",
+            "miniature.runs.ft_ls: missing, but listed in methods.fine_tune",
+        ),
+        (
+            ("miniature", "runs", "carot_frozen"),
+            TREE["miniature"]["runs"]["flyp"],
+            "miniature.runs.carot_frozen.kind: flyp, but listed in methods.carot",
+        ),
+        (
+            (*CAROT, "update_every"),
+            1.5,
+            "miniature.runs.carot.update_every: Input should be less than 1, not 1.5",
         ),
     ],
 )  # fmt: skip
-def test_a_fault_is_one_line_with_its_path(tmp_path: Path, keys: tuple, value: object, line: str):
-    assert fault(tmp_path, *keys, value=value) == f"params.yaml: {line}"
+def test_a_problem_is_one_line_with_its_path(tmp_path: Path, keys: tuple, value: object, line: str):
+    assert problem(tmp_path, *keys, value=value) == f"params.yaml: {line}"
 
 
 def test_an_unknown_kind_names_the_known_ones(tmp_path: Path):
-    said = fault(tmp_path, "miniature", "runs", "flyp", "kind", value="flypp")
+    said = problem(tmp_path, "miniature", "runs", "flyp", "kind", value="flypp")
     assert said.startswith("params.yaml: miniature.runs.flyp: ")
     assert "'fine_tune', 'flyp', 'carot'" in said
 
 
-def test_two_faults_are_two_lines(tmp_path: Path):
+def test_two_problems_are_two_lines(tmp_path: Path):
     tree = copy.deepcopy(TREE)
     tree["miniature"]["training"] |= {"epochs": 0, "batch": 3}
     path = tmp_path / "params.yaml"
@@ -127,7 +130,7 @@ def test_a_branch_is_read_alone_and_its_faults_have_the_whole_path(tmp_path: Pat
     with pytest.raises(ValueError, match=r"^params\.yaml: miniature\.training\.epochs: "):
         read_params(path, TrainingParams, "miniature", "training")
     with pytest.raises(ValueError, match=r"^params\.yaml: miniature\.runs: missing$"):
-        read_params(path, Run, "miniature", "runs", "ft")
+        read_params(path, RunParams, "miniature", "runs", "ft")
 
 
 def test_a_stage_ends_with_exit_code_2_and_no_traceback(capsys: pytest.CaptureFixture[str]):
@@ -140,39 +143,56 @@ def test_a_stage_ends_with_exit_code_2_and_no_traceback(capsys: pytest.CaptureFi
 @pytest.mark.parametrize("profile", ["miniature", "imagenet"])
 def test_the_papers_numbers_are_there(profile: str):
     scale = load_params(ROOT / "params.yaml").scale(profile)
-    carot, teacher = scale.runs["carot"], scale.runs["carot"].teacher
+    carot = scale.runs["carot"]
     assert carot.distillation_weight == 0.75  # A.1
-    assert (teacher.momentum_start, teacher.momentum_end) == (0.05, 0.9)  # A.1
-    assert teacher.warmup_fraction == 0.2  # A.1
+    assert (carot.momentum_start, carot.momentum_end) == (0.05, 0.9)  # A.1
+    assert carot.momentum_warmup == 0.2  # A.1
     assert carot.learning_rate == scale.runs["flyp"].learning_rate  # A.1
     assert scale.training.epochs == 10  # A.1
     assert scale.evaluation.n_bins == 10  # Section 3
     temperature = scale.evaluation.temperature
     assert (temperature.low, temperature.high) == (0.5, 10.0)  # A.1
     assert scale.search.label_smoothing == [0.01, 0.03, 0.05, 0.1, 0.2]  # A.1
-    assert {row.alpha for row in scale.interpolated.values()} == {0.5}  # A.1
-    assert scale.evaluation.ood == ["v2", "r", "a", "sketch", "objectnet"]
-    assert scale.runs["carot_every_step"].teacher.update_every == 1  # Table 2
-    assert scale.runs["carot_update_2x"].teacher.update_every == 2 * teacher.update_every
-    assert scale.runs["carot_frozen"].teacher.update_every is None
+    assert scale.wise_ft.alpha == 0.5  # A.1
+    assert len(scale.evaluation.ood) == 5
+    assert scale.runs["carot_every_step"].update_every == 1  # Table 2
+    assert scale.runs["carot_update_2x"].update_every == 2 * carot.update_every
+    assert scale.runs["carot_frozen"].update_every is None
 
 
-def test_imagenet_has_the_papers_own_rates_and_sizes():
+def test_imagenet_has_the_papers_rates_and_sizes():
     scale = load_params(ROOT / "params.yaml").imagenet
     assert scale.runs["ft"].learning_rate == 3e-5
     assert scale.runs["flyp"].learning_rate == 1e-5
     assert (scale.training.batch_size, scale.training.weight_decay) == (512, 0.1)
-    assert scale.runs["carot"].teacher.update_every == 500
+    assert scale.runs["carot"].update_every == scale.training.warmup == 500
+    steps = scale.training.total_steps(1_281_167 - 26_000)
+    assert count_steps(scale.training.validate_every, steps) == steps / 10  # once per epoch
 
 
-def test_the_miniature_updates_its_teacher_at_the_papers_fraction_of_the_steps():
-    scale = load_params(ROOT / "params.yaml").miniature
-    images = 100 * scale.data.sets["train"].images_per_class
-    steps = scale.training.total_steps(images)
-    assert steps == 10 * math.ceil(images / 64) == 790
+def test_the_miniature_updates_its_teacher_at_the_papers_share_of_the_steps():
+    scale = load_scale(Layout(ROOT, "miniature"))
+    steps = scale.training.total_steps(5_000)
+    assert steps == 10 * math.ceil(5_000 / 64) == 790
     # 500 of 25,030 steps: 790 * 500 / 25,030 = 15.8
-    assert scale.runs["carot"].teacher.update_every == round(steps * 500 / 25_030)
-    assert scale.training.warmup_steps == round(steps * 500 / 25_030)
+    assert count_steps(scale.runs["carot"].update_every, steps) == round(steps * 500 / 25_030)
+    assert count_steps(scale.training.warmup, steps) == 16
+    assert count_steps(scale.training.validate_every, steps) == 237
+
+
+@pytest.mark.parametrize(
+    ("steps", "total", "count"), [(500, 24_520, 500), (0, 10, 0), (0.02, 790, 16), (0.02, 10, 1)]
+)
+def test_steps_are_a_count_or_a_share(steps: float, total: int, count: int):
+    assert count_steps(steps, total) == count
+
+
+def test_a_profile_that_is_not_chosen_may_lack_rows(tmp_path: Path):
+    tree = copy.deepcopy(TREE)
+    del tree["imagenet"]["runs"]["ft_ls"]
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    assert load_params(path).profile == "miniature"
 
 
 def test_what_every_stage_reads_agrees_with_the_whole_file():

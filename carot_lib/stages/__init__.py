@@ -1,1 +1,1 @@
-"""The pipeline: one module per DVC stage, `python -m carot_lib.stages.<name>`."""
+"""The stages of the pipeline, run by `python -m carot_lib <stage>`."""

@@ -1,36 +1,42 @@
-"""Stage `appendix`: render the executed notebooks as a site and as one PDF, for reading offline.
+"""Stage `appendix`: render the executed notebooks as a site and as one PDF, to be read offline.
 
-python -m carot_lib.stages.appendix --profile miniature
-
-Reads appendix/, and notebooks/, figures/ and provenance.json of results/<profile>/; writes
-site/<profile>/, to be opened at index.html, and results/<profile>/appendix.pdf.
+Reads appendix/ and, in results/<profile>/, notebooks/ and provenance.json; writes site/<profile>/,
+to be opened at index.html, and results/<profile>/appendix.pdf. Sphinx reads, numbers and resolves
+references for both, so they agree. For the PDF it writes all pages as one, pandoc turns that into
+Typst's markup by the filter appendix/typst.lua and the template appendix/pdf.typ, and Typst
+typesets it. None of them needs a network.
 """
 
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from carot_lib.command import read_command
-from carot_lib.files import atomic_write
+import pypandoc
+import typst
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+from carot_lib.files import StageError, atomic_write
 from carot_lib.layout import Layout
 from carot_lib.report.provenance import Provenance, read_provenance
-from carot_lib.report.rendering import build_pdf, build_site
-from carot_lib.schema import exit_on_bad_input
 
 NOTEBOOKS = "[0-9][0-9]_*.ipynb"
-LAB = "00_"  # the start of JupyterLab: no page of its own
+LAB = "00_"  # the start page of JupyterLab: not a chapter
 PACKAGES = ("torch", "open_clip_torch", "numpy", "matplotlib", "dvc")
 PDF = "appendix.pdf"
+PLAIN = {"html_theme": "basic", "html_theme_options": {}, "html_css_files": []}
 
 
-def render(layout: Layout) -> tuple[Path, Path]:
-    """Build both or none; returns the page to open and the PDF.
+def appendix(layout: Layout) -> None:
+    """Render both or none, and print their paths.
 
     Raises:
         FileNotFoundError: the record of provenance, or a notebook's executed copy, is missing.
-        ValueError: a notebook failed half way.
-        RuntimeError: a fault in the pages; what it is stands on standard error.
+        ValueError: a notebook failed half-way.
+        StageError: the pages have an error; standard error says which.
     """
     notebooks, record = executed_notebooks(layout), read_provenance(layout)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,35 +47,38 @@ def render(layout: Layout) -> tuple[Path, Path]:
         index = source / "index.md"
         text = index.read_text(encoding="utf-8")
         index.write_text(text.replace("{{ provenance }}", title_table(record)), encoding="utf-8")
-        build_site(source, site)
-        build_pdf(source, layout.results / "figures", pdf)
+        try:
+            build_site(source, site)
+            build_pdf(source, layout.results / "notebooks", pdf)
+        except RuntimeError as error:
+            raise StageError(f"the appendix was not built: {error}") from error
         shutil.copy(pdf, site)
         with atomic_write(layout.results / PDF) as temporary:
             shutil.copy(pdf, temporary)
         shutil.rmtree(layout.site, ignore_errors=True)
         shutil.copytree(site, layout.site)
-    return layout.site / "index.html", layout.results / PDF
+    print(f"appendix: {layout.site / 'index.html'} and {layout.results / PDF}")
 
 
 def executed_notebooks(layout: Layout) -> list[Path]:
-    """Where the copies of all notebooks lie but the lab's start, in the order of their numbers.
+    """The executed copies of all chapters, in the order of their numbers.
 
     Raises:
-        ValueError: one failed half way, or the project has none.
+        ValueError: one failed half-way, or the project has none.
     """
-    folder = layout.results / "notebooks"
-    for failed in sorted(folder.glob("*.failed.ipynb")):
-        name = failed.name.removesuffix(".failed.ipynb")
-        command = f"python -m carot_lib.stages.run_notebook --profile {layout.profile}"
-        raise ValueError(f"{failed}: it failed half way; run `{command} --notebook {name}` again")
-    names = [path.name for path in sorted((layout.root / "notebooks").glob(NOTEBOOKS))]
+    names = [path.stem for path in sorted((layout.root / "notebooks").glob(NOTEBOOKS))]
     if not names:
         raise ValueError(f"{layout.root / 'notebooks'} holds no notebook")
-    return [folder / name for name in names if not name.startswith(LAB)]
+    for name in names:
+        failed = layout.notebook(name).with_name(f"{name}.failed.ipynb")
+        if failed.exists():
+            command = f"python -m carot_lib notebook --profile {layout.profile} --notebook {name}"
+            raise ValueError(f"{failed}: it failed half-way; run `{command}` again")
+    return [layout.notebook(name) for name in names if not name.startswith(LAB)]
 
 
 def title_table(record: Provenance) -> str:
-    """What the numbers were made by, as a table."""
+    """What the numbers were computed by, as a table."""
     changed = f", and files changed since: {len(record.uncommitted)}" if record.uncommitted else ""
     libraries = (f"{name} {record.libraries[name]}" for name in PACKAGES)
     rows = {
@@ -85,11 +94,69 @@ def title_table(record: Provenance) -> str:
     return "\n".join(["```{list-table}", *lines, "```"])
 
 
-if __name__ == "__main__":
-    with exit_on_bad_input():
-        try:
-            page, pdf = render(read_command(__doc__).layout)
-        except RuntimeError as error:
-            print(f"the appendix was not built: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
-        print(f"appendix: {page} and {pdf}")
+def build_site(source: Path, out: Path) -> None:
+    """Write an HTML page for each page and notebook, to be opened at index.html.
+
+    Args:
+        source: with conf.py.
+        out: an empty folder or none.
+
+    Raises:
+        RuntimeError: Sphinx found an error, for example a reference without a target; it is on
+            standard error.
+    """
+    _run_sphinx(source, out, "html", {})
+    shutil.rmtree(out / ".doctrees", ignore_errors=True)
+
+
+def build_pdf(source: Path, figures: Path, out: Path) -> None:
+    """Set all pages as one PDF; the same pages give the same bytes.
+
+    A figure named fig-x is taken from x.pdf in `figures`, if there is one, and else as on the site.
+
+    Args:
+        source: with conf.py, typst.lua and pdf.typ.
+        figures: folder of folders of vector figures.
+        out: the PDF.
+
+    Raises:
+        RuntimeError: Sphinx, pandoc or Typst found an error.
+    """
+    page = out.parent / "one_page"
+    _run_sphinx(source, page, "singlehtml", PLAIN)
+    for path in figures.glob("*/*.pdf"):  # Sphinx writes names with hyphens
+        shutil.copy(path, page / f"fig-{path.name.replace('_', '-')}")
+    pypandoc.convert_file(
+        str(page / "index.html"),
+        "typst",
+        format="html+tex_math_single_backslash",
+        outputfile=str(page / "index.typ"),
+        extra_args=[
+            "--standalone",
+            f"--lua-filter={source / 'typst.lua'}",
+            f"--template={source / 'pdf.typ'}",
+        ],
+        cworkdir=str(page),
+    )
+    try:
+        typst.compile(page / "index.typ", output=out, ignore_system_fonts=True)
+    except typst.TypstError as error:
+        raise RuntimeError(f"Typst: {error}") from error
+
+
+def _run_sphinx(source: Path, out: Path, builder: str, settings: Mapping[str, Any]) -> None:
+    with patch_docutils(source), docutils_namespace():
+        app = Sphinx(
+            source,
+            source,
+            out,
+            out / ".doctrees",
+            builder,
+            confoverrides=dict(settings),
+            status=None,
+            warning=sys.stderr,
+            warningiserror=True,
+        )
+        app.build()
+    if app.statuscode:
+        raise RuntimeError("see the messages of Sphinx above")

@@ -1,75 +1,187 @@
-"""Stage `evaluate`: every metric of one run on every set, without and with temperature scaling.
+"""Stage `evaluate`: calibrate and evaluate the saved logits of one row.
 
-python -m carot_lib.stages.evaluate --profile miniature --run carot --seed 0
+Reads predictions/<profile>/<run>/seed<seed>/ and writes evaluations/<profile>/<run>/seed<seed>/:
 
-Reads predictions/<profile>/<run>/seed<seed>/ and evaluations/<profile>/<run>/seed<seed>/
-temperature.json; writes metrics.csv beside the latter: one row a metric, with its interval. The
-rows `ood` are means over the shifted sets. On the validation set, which chose the temperature,
-nothing is reported with it: its only row with temperature scaling is the temperature.
-results/<profile>/runs/<run>-seed<seed>.json holds the numbers of Table 1 for `dvc metrics`; it is
-kept in git, so that `dvc metrics diff` and `dvc exp show` know those of every commit.
+- temperature.json and temperature_curve.csv: the temperature with the least ECE on the ID
+  validation set, as in the paper (Section A.1)
+- metrics.csv: every metric on every set without and with that temperature, with intervals. On the
+  validation set, which chose it, only the temperature itself is reported.
+- posthoc.csv: the same after other calibrators, all fitted on the ID validation set. The exception
+  is `oracle`: for each set the temperature that is best on that set itself. It is no result; it
+  shows how much of an error one temperature could remove.
+- replicates.npz: bootstrap replicates for paired comparisons of rows.
+
+Rows `ood` are means over the shifted sets. results/<profile>/runs/<run>-seed<seed>.json holds the
+numbers of Table 1; git keeps it, so `dvc metrics diff` and `dvc exp show` know those of every
+commit.
 """
 
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from carot_lib.calibration.bootstrap import mean_over_sets, replicates, table_with_intervals
+from carot_lib.calibration.calibrators import Temperature
 from carot_lib.calibration.predictions import Predictions, check_held_out
-from carot_lib.calibration.reported import measure
-from carot_lib.command import read_command
-from carot_lib.evaluation import VALIDATION, load_evaluation
-from carot_lib.files import read_json, write_json, write_text
-from carot_lib.layout import Layout
-from carot_lib.report.tables import COLUMNS
-from carot_lib.schema import exit_on_bad_input
+from carot_lib.calibration.reported import CALIBRATIONS, fit_calibrator, measure
+from carot_lib.calibration.temperature import TemperatureChoice, select_temperature
+from carot_lib.evaluation import TABLE1_COLUMNS, EvaluationParams, load_evaluation
+from carot_lib.files import atomic_write, write_json, write_text
+from carot_lib.layout import VALIDATION, Layout
+
+PAIRED = ("accuracy", "ece")  # the metrics that rows are compared by
+PLAIN = ("none", "temperature")  # the calibrations of Table 1
+
+Numbers = dict[tuple[str, str], dict[str, Any]]  # metrics, or their replicates, by set, calibration
 
 
-def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:
-    """Write and return the metrics of one run: the columns of results/<profile>/metrics.csv.
+def evaluate(layout: Layout, run: str, seed: int) -> None:
+    """Write the evaluation of one row.
 
     Raises:
-        ValueError: a set that is reported holds the images that chose the temperature.
+        ValueError: a reported set holds the images that chose the temperature.
     """
-    params = load_evaluation(layout)
-    bootstrap = params.bootstrap
-    chosen = read_json(layout.evaluation(run, seed) / "temperature.json")
-    values = {(VALIDATION, "temperature"): {"temperature": chosen["temperature"]}}
-    resampled = {}
+    params, folder = load_evaluation(layout), layout.evaluation(run, seed)
+    validation = Predictions.load(layout.predictions(run, seed, VALIDATION))
+    chosen = choose_temperature(validation, params)
+    if chosen.at_bound:
+        bound = f"{chosen.temperature:g} is at the end of the range: a better one may lie beyond"
+        print(f"temperature of {run}, seed {seed}: {bound}", file=sys.stderr)
+    others = [key for key in CALIBRATIONS if key != "temperature"]
+    calibrators = {"temperature": Temperature(chosen.temperature)}
+    calibrators |= {key: fit_calibrator(key, validation, params) for key in others}
+    temperatures = {  # on the set that each was chosen on
+        (VALIDATION, key): one.temperature
+        for key, one in calibrators.items()
+        if isinstance(one, Temperature)
+    }
+    values: Numbers = {}
+    resampled: Numbers = {}
+    fingerprints = {}
     for name in params.datasets:
         predictions = Predictions.load(layout.predictions(run, seed, name))
+        fingerprints[name] = predictions.fingerprint
         calibrated = {"none": predictions.calibrated()}
         if name != VALIDATION:
-            selected = chosen["selected_on"]
-            check_held_out(
-                name, predictions.fingerprint, selected["dataset"], selected["fingerprint"]
-            )
-            calibrated["temperature"] = predictions.calibrated(chosen["temperature"])
+            check_held_out(name, predictions.fingerprint, VALIDATION, validation.fingerprint)
+            calibrated |= {key: one.apply(predictions) for key, one in calibrators.items()}
+            oracle = fit_calibrator("temperature", predictions, params)
+            calibrated["oracle"] = oracle.apply(predictions)
+            temperatures[name, "oracle"] = oracle.temperature
         again = replicates(
-            predictions, calibrated, params.n_bins, bootstrap.resamples, bootstrap.seed
+            predictions,
+            calibrated,
+            params.n_bins,
+            params.bootstrap.resamples,
+            params.bootstrap.seed,
         )
-        for calibration, one in calibrated.items():
-            values[name, calibration] = measure(one, predictions, params)
-            resampled[name, calibration] = again[calibration]
-    for calibration in ("none", "temperature"):
-        for numbers in (values, resampled):
-            of_shifts = [numbers[name, calibration] for name in params.ood]
-            numbers["ood", calibration] = mean_over_sets(of_shifts)
-    table = table_with_intervals(values, resampled, bootstrap.level)
-    table.insert(0, "run", run)
-    table.insert(1, "seed", seed)
-    write_text(
-        layout.evaluation(run, seed) / "metrics.csv", table.to_csv(index=False, float_format="%.6f")
+        for key, one in calibrated.items():
+            values[name, key] = measure(one, predictions, params)
+            resampled[name, key] = again[key]
+    metrics = metrics_table(values, resampled, chosen.temperature, params)
+    posthoc = posthoc_table(values, resampled, temperatures, params)
+    for name, table in (("metrics.csv", metrics), ("posthoc.csv", posthoc)):
+        table.insert(0, "run", run)
+        table.insert(1, "seed", seed)
+        write_text(folder / name, table.to_csv(index=False, float_format="%.6f"))
+    write_replicates(folder / "replicates.npz", resampled, params)
+    curve = pd.DataFrame({"temperature": chosen.temperatures, "ece": chosen.values})
+    write_text(folder / "temperature_curve.csv", curve.to_csv(index=False, float_format="%.6f"))
+    content = {
+        "run": run,
+        "seed": seed,
+        "temperature": chosen.temperature,
+        "at_bound": chosen.at_bound,
+        "criterion": chosen.criterion,
+        "n_bins": params.n_bins,
+        "ece_before": chosen.value_before,
+        "ece_after": chosen.value_after,
+        "selected_on": {
+            "dataset": chosen.selected_on,
+            "fingerprint": validation.fingerprint,
+            "n": chosen.n,
+        },
+        "fingerprints": fingerprints,
+    }
+    write_json(folder / "temperature.json", content)
+    write_json(layout.summary(run, seed), summarise(metrics))
+
+
+def choose_temperature(validation: Predictions, params: EvaluationParams) -> TemperatureChoice:
+    """The temperature with the least ECE on the ID validation set."""
+    grid = params.temperature
+    return select_temperature(
+        validation.logits,
+        validation.labels,
+        criterion="ece",
+        low=grid.low,
+        high=grid.high,
+        step=grid.step,
+        n_bins=params.n_bins,
+        selected_on=validation.dataset,
     )
-    write_json(layout.summary(run, seed), summarise(table))
-    return table
 
 
-def summarise(table: pd.DataFrame) -> dict[str, float]:
-    """The numbers of Table 1 of one run."""
-    values = table.set_index(["dataset", "calibration", "metric"])["value"]
-    return {column: round(float(values[place[:3]]), 6) for column, place in COLUMNS.items()}
+def metrics_table(
+    values: Numbers, resampled: Numbers, temperature: float, params: EvaluationParams
+) -> pd.DataFrame:
+    """Every set without and with the temperature; only the temperature on the validation set."""
+    kept, again = (
+        {place: one for place, one in numbers.items() if place[1] in PLAIN}
+        for numbers in (values, resampled)
+    )
+    for numbers in (kept, again):
+        add_means(numbers, PLAIN, params)
+    chosen = {(VALIDATION, "temperature"): {"temperature": temperature}}
+    return table_with_intervals(chosen | kept, again, params.bootstrap.level)
 
 
-if __name__ == "__main__":
-    with exit_on_bad_input():
-        arguments = read_command(__doc__, "run", "seed")
-        evaluate(arguments.layout, arguments.run, arguments.seed)
+def posthoc_table(
+    values: Numbers,
+    resampled: Numbers,
+    temperatures: Mapping[tuple[str, str], float],
+    params: EvaluationParams,
+) -> pd.DataFrame:
+    """Every reported set after each calibrator, and how each changes the ECE."""
+    kept, again = (
+        {
+            (name, key): one | {"ece_difference": one["ece"] - numbers[name, "none"]["ece"]}
+            for (name, key), one in numbers.items()
+            if name != VALIDATION
+        }
+        for numbers in (values, resampled)
+    )
+    chosen: Numbers = {}
+    for place, temperature in temperatures.items():
+        (kept if place in kept else chosen).setdefault(place, {})["temperature"] = temperature
+    for numbers in (kept, again):
+        add_means(numbers, list(dict.fromkeys(key for _, key in kept)), params)
+    return table_with_intervals(chosen | kept, again, params.bootstrap.level)
+
+
+def add_means(numbers: Numbers, calibrations: Sequence[str], params: EvaluationParams) -> None:
+    """Add the unweighted means over the shifted sets."""
+    for key in calibrations:
+        numbers["ood", key] = mean_over_sets([numbers[name, key] for name in params.ood])
+
+
+def write_replicates(path: Path, resampled: Numbers, params: EvaluationParams) -> None:
+    """Write the replicates that rows are compared by, under `<set>|<calibration>|<metric>`."""
+    arrays = {
+        f"{name}|{key}|{metric}": resampled[name, key][metric]
+        for name in ("id_test", *params.ood)
+        for key in PLAIN
+        for metric in PAIRED
+    }
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def summarise(metrics: pd.DataFrame) -> dict[str, float]:
+    """The numbers of Table 1 of one row."""
+    values = metrics.set_index(["dataset", "calibration", "metric"])["value"]
+    return {column: round(float(values[place]), 6) for column, place in TABLE1_COLUMNS.items()}

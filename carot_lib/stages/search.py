@@ -1,40 +1,37 @@
 """Choose learning rates and label smoothing on the ID validation set; run by hand, once.
 
-python -m carot_lib.stages.search --profile miniature
-
-The learning rate of FT and that of FLYP (which CaRot shares, Section A.1) are those of the best ID
-validation accuracy; the label smoothing of each is that of the lowest ID validation ECE, at the
-rate found. Reads what `train` reads; writes results/<profile>/search.csv. The choice is then
-written into params.yaml by hand: the pipeline never searches.
+The learning rates of FT and FLYP (which CaRot shares, Section A.1) are those with the best ID
+validation accuracy; the label smoothing of each is the one with the lowest ID validation ECE at
+that rate. Reads what `train` reads; writes results/<profile>/search.csv. The choice is then written
+into params.yaml by hand: the pipeline never searches.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.command import read_command
 from carot_lib.data.datasets import read_prompts, read_set
 from carot_lib.distributed import is_first_rank
 from carot_lib.files import write_text
-from carot_lib.layout import Layout
+from carot_lib.layout import VALIDATION, Layout
+from carot_lib.methods.base import RunParams
 from carot_lib.models.clip import load_clip
 from carot_lib.models.inference import predict_logits
-from carot_lib.params import MethodParams, load_params
-from carot_lib.schema import exit_on_bad_input
+from carot_lib.params import load_params
 from carot_lib.training.loop import fine_tune
 
 
 def search(layout: Layout) -> pd.DataFrame:
-    """Try every value and write the table: run, key, value, accuracy and ECE on id_val, chosen."""
+    """Try every value, write and print the table: run, key, value, accuracy, ECE, chosen."""
     params = load_params(layout.params)
     scale, seed = params.scale(layout.profile), params.seeds[0]
     clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
-    train_set, validation = read_set(layout.data, "train"), read_set(layout.data, "id_val")
+    train_set, validation = read_set(layout.data, "train"), read_set(layout.data, VALIDATION)
 
-    def judge(run: MethodParams, label: str) -> dict[str, float]:
+    def evaluate(run: RunParams, label: str) -> dict[str, float]:
         classifier = fine_tune(
             run,
             scale.training,
@@ -58,13 +55,13 @@ def search(layout: Layout) -> pd.DataFrame:
     tables = []
     for name in ("ft", "flyp"):
         rates = try_values(
-            scale.runs[name], name, "learning_rate", scale.search.learning_rate, judge
+            scale.run(name), name, "learning_rate", scale.search.learning_rate, evaluate
         )
         rates["chosen"] = rates.index == rates["accuracy"].idxmax()
         rate = rates.loc[rates["chosen"], "value"].item()
-        smoothed = scale.runs[f"{name}_ls"].model_copy(update={"learning_rate": rate})
+        smoothed = scale.run(f"{name}_ls").model_copy(update={"learning_rate": rate})
         values = try_values(
-            smoothed, f"{name}_ls", "label_smoothing", scale.search.label_smoothing, judge
+            smoothed, f"{name}_ls", "label_smoothing", scale.search.label_smoothing, evaluate
         )
         values["chosen"] = values.index == values["ece"].idxmin()
         tables += [rates, values]
@@ -72,28 +69,23 @@ def search(layout: Layout) -> pd.DataFrame:
             table = pd.concat(tables)
             path = layout.results / "search.csv"
             write_text(path, table.to_csv(index=False, float_format="%.6g"))
+    if is_first_rank():
+        print(table.to_string(index=False))
     return pd.concat(tables)
 
 
 def try_values(
-    run: MethodParams,
+    run: RunParams,
     name: str,
     key: str,
-    values: list[float],
-    judge: Callable[[MethodParams, str], dict[str, float]],
+    values: Sequence[float],
+    evaluate: Callable[[RunParams, str], dict[str, float]],
 ) -> pd.DataFrame:
-    """One training per value, judged on the validation set."""
+    """One training per value, evaluated on the validation set."""
     return pd.DataFrame(
         [
             {"run": name, "key": key, "value": value}
-            | judge(run.model_copy(update={key: value}), f"{name}, {key} {value}")
+            | evaluate(run.model_copy(update={key: value}), f"{name}, {key} {value}")
             for value in values
         ]
     )
-
-
-if __name__ == "__main__":
-    with exit_on_bad_input():
-        table = search(read_command(__doc__).layout)
-        if is_first_rank():
-            print(table.to_string(index=False))

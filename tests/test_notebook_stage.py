@@ -9,19 +9,22 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from carot_lib.layout import Layout
-from carot_lib.stages.run_notebook import reproducible, run_notebook
+from carot_lib.stages.notebook import reproducible, run_notebook
 
 ROOT = Path(__file__).parents[1]
 TABLE = (
     "import pandas as pd\n"
     "pd.DataFrame({'x': [1.0, 2.0]}).style.highlight_max(props='font-weight: bold')"
 )
-NOISE = "import sys, os\nprint('careful', file=sys.stderr)\nprint(profile, os.getcwd() == root)"
+NOISE = (
+    "import sys, os\nprint('careful', file=sys.stderr)\n"
+    "print(profile, figures, os.getcwd() == root)"
+)
 
 
 def write(root: Path, name: str, *cells: str, tags: tuple[str, ...] = ("parameters",)) -> Path:
     """A notebook of code cells behind the one that sets the profile."""
-    first = new_code_cell('profile = "nobody"', metadata={"tags": list(tags)}, id="00")
+    first = new_code_cell('profile = "nobody"\nfigures = None', metadata={"tags": list(tags)}, id="00")
     rest = [new_code_cell(cell, id=f"{i:02}") for i, cell in enumerate(cells, start=1)]
     notebook = new_notebook(cells=[new_markdown_cell("# A title", id="title"), first, *rest])
     notebook.metadata["kernelspec"] = {
@@ -45,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def execute(root: Path, name: str) -> subprocess.CompletedProcess:
     """As DVC does it: a process of its own, warnings shown."""
-    module = ["-m", "carot_lib.stages.run_notebook", "--profile", "miniature"]
+    module = ["-m", "carot_lib", "notebook", "--profile", "miniature"]
     return subprocess.run(
         [sys.executable, *module, "--notebook", name],
         cwd=root,
@@ -61,7 +64,7 @@ def executed(project: Path) -> Path:
     write(project, "good", f"root = {str(project)!r}", NOISE, TABLE)
     done = execute(project, "good")
     assert done.returncode == 0, done.stderr
-    return project / "results" / "miniature" / "notebooks" / "good.ipynb"
+    return project / "results" / "miniature" / "notebooks" / "good" / "good.ipynb"
 
 
 def outputs(path: Path) -> list[list]:
@@ -74,7 +77,7 @@ def test_the_copy_has_the_profile_and_what_the_cells_said(executed: Path):
     *silent, noise, table = outputs(executed)
     assert silent == [[], [], []]
     # the kernel works in the project's folder; standard error is left out
-    assert [(one.name, one.text) for one in noise] == [("stdout", "miniature True\n")]
+    assert [(one.name, one.text) for one in noise] == [("stdout", "miniature results/miniature/notebooks/good True\n")]
     assert "font-weight: bold" in table[0].data["text/html"]
     assert table[0].data["text/plain"] == "a table"
     nbformat.validate(nbformat.read(executed, as_version=4))
@@ -127,7 +130,7 @@ def test_a_notebook_without_parameters_is_refused(project: Path, tags: tuple[str
         ValueError, match=r"untagged\.ipynb: no cell tagged `parameters` sets `prof"
     ):
         run_notebook(Layout(project, "miniature"), "untagged")
-    assert not (project / "results" / "miniature" / "notebooks" / "untagged.ipynb").exists()
+    assert not (project / "results" / "miniature" / "notebooks" / "untagged").exists()
 
 
 def styled(number: str) -> str:
