@@ -111,7 +111,9 @@ class Params(StrictParams):
         runs = self.scale(self.profile).runs
         for run, kind in trained.items():
             if run not in runs:
-                raise ValueError(f"{self.profile}.runs.{run}: missing, but listed in methods.{kind}")
+                raise ValueError(
+                    f"{self.profile}.runs.{run}: missing, but listed in methods.{kind}"
+                )
             if runs[run].kind != kind:
                 raise ValueError(
                     f"{self.profile}.runs.{run}.kind: {runs[run].kind}, but listed in methods.{kind}"

@@ -8,9 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # a count of optimizer steps (500) or a share of all steps of the training (0.02), see `count_steps`
-Steps = (
-    Annotated[int, Strict(), Field(ge=0)] | Annotated[float, Strict(), Field(gt=0, lt=1)]
-)
+Steps = Annotated[int, Strict(), Field(ge=0)] | Annotated[float, Strict(), Field(gt=0, lt=1)]
 
 
 def count_steps(steps: int | float, total_steps: int) -> int:

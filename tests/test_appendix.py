@@ -326,7 +326,10 @@ def test_a_reference_that_leads_nowhere_leaves_the_old_site_and_pdf_alone(
     (layout.root / "notebooks" / broken.name).unlink()
     assert done.returncode == 1
     assert "fig-nowhere" in done.stderr
-    assert done.stderr.splitlines()[-1] == "the appendix was not built: see the messages of Sphinx above"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "the appendix was not built: see the messages of Sphinx above"
+    )
     assert "Traceback" not in done.stderr
     assert kept(layout) == before
 

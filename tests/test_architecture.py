@@ -38,7 +38,11 @@ NEUTRAL = {
     "training/hardware.py",  # starts the devices, whose numbers DVC tracks
     "training/monitor.py",  # leaves no trace in a training
 }
-METHODS = {"fine_tune": "methods/fine_tune.py", "flyp": "methods/flyp.py", "carot": "methods/carot.py"}
+METHODS = {
+    "fine_tune": "methods/fine_tune.py",
+    "flyp": "methods/flyp.py",
+    "carot": "methods/carot.py",
+}
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -24,7 +24,9 @@ NOISE = (
 
 def write(root: Path, name: str, *cells: str, tags: tuple[str, ...] = ("parameters",)) -> Path:
     """A notebook of code cells behind the one that sets the profile."""
-    first = new_code_cell('profile = "nobody"\nfigures = None', metadata={"tags": list(tags)}, id="00")
+    first = new_code_cell(
+        'profile = "nobody"\nfigures = None', metadata={"tags": list(tags)}, id="00"
+    )
     rest = [new_code_cell(cell, id=f"{i:02}") for i, cell in enumerate(cells, start=1)]
     notebook = new_notebook(cells=[new_markdown_cell("# A title", id="title"), first, *rest])
     notebook.metadata["kernelspec"] = {
@@ -77,7 +79,9 @@ def test_the_copy_has_the_profile_and_what_the_cells_said(executed: Path):
     *silent, noise, table = outputs(executed)
     assert silent == [[], [], []]
     # the kernel works in the project's folder; standard error is left out
-    assert [(one.name, one.text) for one in noise] == [("stdout", "miniature results/miniature/notebooks/good True\n")]
+    assert [(one.name, one.text) for one in noise] == [
+        ("stdout", "miniature results/miniature/notebooks/good True\n")
+    ]
     assert "font-weight: bold" in table[0].data["text/html"]
     assert table[0].data["text/plain"] == "a table"
     nbformat.validate(nbformat.read(executed, as_version=4))

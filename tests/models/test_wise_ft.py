@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from carot_lib.stages.interpolations import interpolations
 from pydantic import ValidationError
 
 from carot_lib.calibration.bin_stats import BinStats
@@ -18,7 +19,6 @@ from carot_lib.models import wise_ft as module
 from carot_lib.models.clip import save_classifier
 from carot_lib.models.inference import predict_logits
 from carot_lib.models.wise_ft import MixParams, interpolate_all, judge
-from carot_lib.stages.interpolations import interpolations
 
 CPU = torch.device("cpu")
 EVALUATION = {
