@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.schema import StrictParams, read_params
 
-# the numbers of Table 1 by column: (dataset, calibration, metric); `ood` is the mean over the shifts
+# the numbers of Table 1 by column: dataset (`ood`: mean over the shifts), calibration, metric
 TABLE1_COLUMNS = {
     "id_acc": ("id_test", "none", "accuracy"),
     "ood_acc": ("ood", "none", "accuracy"),

@@ -25,7 +25,7 @@ FLOORS = [  # ground floor first; a part imports only from floors below its own
     {"stages"},
     {"__main__"},
 ]
-# Plumbing and monitoring, which change no result: no stage depends on them, nor on what they import.
+# Plumbing and monitoring, which change no result: no stage depends on them or on their imports.
 NEUTRAL = {
     "__main__.py",  # the command line
     "distributed.py",  # who does which share: the same numbers however many share

@@ -26,6 +26,7 @@ TRAININGS = {
     kind: {f"{kind}@miniature-{name}-0" for name in METHODS[kind]}
     for kind in ("fine_tune", "flyp", "carot")
 }
+TABLES = Path("results", "miniature", "tables")
 ALL_TRAININGS = set.union(*TRAININGS.values())
 
 
@@ -38,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tables_have_their_rows_and_columns(project: Path):
-    results = project / "results" / "miniature" / "tables"
+    results = project / TABLES
     table1, table2 = pd.read_csv(results / "table1.csv"), pd.read_csv(results / "table2.csv")
     numbers = ["id_acc", "ood_acc", "id_ece", "ood_ece"]
     assert list(table1) == ["run", *numbers, "id_ece_ts", "ood_ece_ts", "temperature"]
@@ -62,9 +63,7 @@ def test_the_tables_have_their_rows_and_columns(project: Path):
 
 
 def test_the_tables_numbers_are_those_of_the_saved_predictions(project: Path):
-    table = pd.read_csv(project / "results" / "miniature" / "tables" / "table1.csv").set_index(
-        "run"
-    )
+    table = pd.read_csv(project / TABLES / "table1.csv").set_index("run")
     for name in RUNS:
         folder = project / "predictions" / "miniature" / name / "seed0"
         errors = {}
@@ -117,9 +116,7 @@ def test_dvc_shows_the_numbers_of_every_run(project: Path):
     shown = run(project, "dvc", "metrics", "show", "--json")
     files = json.loads(shown.stdout)[""]["data"]
     assert len(files) == 11
-    table = pd.read_csv(project / "results" / "miniature" / "tables" / "table1.csv").set_index(
-        "run"
-    )
+    table = pd.read_csv(project / TABLES / "table1.csv").set_index("run")
     for name in RUNS:
         numbers = files[f"results/miniature/runs/{name}-seed0.json"]["data"]
         assert numbers == pytest.approx(table.loc[name].to_dict(), abs=2e-6)

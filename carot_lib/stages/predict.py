@@ -1,4 +1,4 @@
-"""Stage `predict`: the logits of one row on every set; everything that is reported comes from these.
+"""Stage `predict`: the logits of one row on every set, from which all results are computed.
 
 Reads data/prepared/<profile>/ and models/<profile>/<run>/seed<seed>/; writes
 predictions/<profile>/<run>/seed<seed>/<set>.npz. On several devices every process runs this stage,
