@@ -110,14 +110,11 @@ class Params(StrictParams):
             raise ValueError(f"methods.wise_ft: no method trains {', '.join(odd)}")
         runs = self.scale(self.profile).runs
         for run, kind in trained.items():
+            key = f"{self.profile}.runs.{run}"
             if run not in runs:
-                raise ValueError(
-                    f"{self.profile}.runs.{run}: missing, but listed in methods.{kind}"
-                )
+                raise ValueError(f"{key}: missing, but listed in methods.{kind}")
             if runs[run].kind != kind:
-                raise ValueError(
-                    f"{self.profile}.runs.{run}.kind: {runs[run].kind}, but listed in methods.{kind}"
-                )
+                raise ValueError(f"{key}.kind: {runs[run].kind}, but listed in methods.{kind}")
         return self
 
 
