@@ -15,14 +15,14 @@
 # on from its last checkpoint when it is submitted (or requeued) again.
 set -euo pipefail
 source .venv/bin/activate
-srun python -m carot_lib.stages.train --profile imagenet --run "$1" --seed "$2"
-srun python -m carot_lib.stages.predict --profile imagenet --run "$1" --seed "$2"
+srun python -m carot_lib train --profile imagenet --run "$1" --seed "$2"
+srun python -m carot_lib predict --profile imagenet --run "$1" --seed "$2"
 
-# DVC does not see what was made without it: `dvc commit train@imagenet-<run>-<seed>
+# DVC does not see what was made without it: `dvc commit carot@imagenet-<run>-<seed>
 # predict@imagenet-<run>-<seed>` enters it, and `dvc repro` does the rest; it predicts on the devices
 # of the machine it runs on. On one machine without SLURM `dvc repro` alone does it all, and torchrun
 # is not needed.
 # Without SLURM, on every machine, with its number as node_rank:
 #   torchrun --nnodes=2 --nproc-per-node=8 --node-rank=0 --rdzv-backend=c10d \
-#     --rdzv-endpoint=first-machine:29500 -m -- carot_lib.stages.train --profile imagenet \
+#     --rdzv-endpoint=first-machine:29500 -m -- carot_lib train --profile imagenet \
 #     --run carot --seed 0
