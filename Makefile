@@ -11,7 +11,7 @@ PROFILE = $$(sed -n 's/^profile: *//p' params.yaml)
 # settings than pip), pip does it. `make UV= ...` does not try uv.
 UV := $(shell command -v uv 2>/dev/null)
 uv_or_pip = $(if $(UV),$(1) || { echo "uv failed; using pip" >&2; $(2); },$(2))
-install = $(call uv_or_pip,$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python $(1),\
+install = $(call uv_or_pip,"$(UV)" pip install --quiet --compile-bytecode --python $(BIN)/python $(1),\
   $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1))
 
 # Threads that wait spin shortly, then sleep. Spinning long, the default, made training eight times
@@ -33,7 +33,7 @@ setup: $(READY)  ## make .venv with all that the pipeline, the lab and the appen
 $(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.11" >&2; exit 1; }
-	$(call uv_or_pip,$(UV) venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call uv_or_pip,"$(UV)" venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
 	$(call install,--requirement requirements.txt --constraint constraints.txt)
 	$(call install,--no-deps --editable .)
 	@touch $@

@@ -30,6 +30,7 @@ class _Log:
     """Standard error, on which each update of a bar is a line instead of overwriting the last."""
 
     def write(self, text: str) -> None:
+        """Print what is not blank."""
         if line := text.strip():
             print(line, file=sys.stderr, flush=True)
 
