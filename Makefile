@@ -4,57 +4,74 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_TEST := $(VENV)/.ready-test
+
+# uv installs the pinned versions faster than pip; where it is missing or fails (it reads other
+# settings than pip), pip does it. `make UV= ...` does not try uv.
+UV := $(shell command -v uv 2>/dev/null)
+uv_or_pip = $(if $(UV),$(1) || { echo "uv failed; using pip" >&2; $(2); },$(2))
+install = $(call uv_or_pip,"$(UV)" pip install --quiet --compile-bytecode --python $(BIN)/python $(1),\
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1))
 
 # Threads that wait spin shortly, then sleep. Spinning long, the default, made training eight times
 # slower on a busy machine; sleeping at once makes it twice as slow on an idle one.
 export GOMP_SPINCOUNT := 10000
 
-.DEFAULT_GOAL := help
-.PHONY: help setup repro appendix test test-browser bench lab search lint clean
+# One thread per process: two test processes share the cores. Files stay in the order of
+# tests/conftest.py, the slowest first.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-help:  ## say what there is
+.DEFAULT_GOAL := help
+.PHONY: help setup repro appendix test test-slow test-browser bench lab search lint clean
+
+help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(READY)  ## make .venv with all requirements
+setup: $(READY)  ## make .venv with all that the pipeline, the lab and the appendix need
 
 $(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --requirement requirements.txt --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@touch $(READY)
+	$(call uv_or_pip,"$(UV)" venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call install,--requirement requirements.txt --constraint constraints.txt)
+	$(call install,--no-deps --editable .)
+	@touch $@
+
+$(READY_TEST): $(READY) requirements-test.txt
+	$(call install,--requirement requirements-test.txt --constraint constraints.txt)
+	@touch $@
 
 # DVC needs a repository; a source archive has none.
 repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tables, figures, appendix
-	@$(BIN)/python -m carot_lib.stages.check_params
+	@$(BIN)/python -m carot_lib check_params
 	@git rev-parse --git-dir >/dev/null 2>&1 || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 	PATH="$(abspath $(BIN)):$$PATH" dvc repro
 
-appendix: $(READY)  ## render the results as a site and a PDF, and name them
-	@$(BIN)/python -m carot_lib.stages.appendix --profile "$$(sed -n 's/^profile: *//p' params.yaml)"
+appendix: $(READY)  ## render the results as a site and a PDF, and print their paths
+	@$(BIN)/python -m carot_lib appendix
 
-# One thread a process: two test processes share the cores.
-test: $(READY)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(READY_TEST)  ## run the tests, except the slow ones
+	$(PYTEST)
 
-test-browser: $(READY)  ## try the lab and the site in a browser, which you install yourself
+test-slow: $(READY_TEST)  ## run the slow tests, and those on random input with more of it
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "slow or hypothesis"
+
+test-browser: $(READY_TEST)  ## test the lab and the site in a browser, which you install yourself
 	$(BIN)/python -m pytest tests/browser -m browser -rs
 
-bench: $(READY)  ## measure calibration and training against peers and the plain way (a quarter of an hour, idle machine)
+bench: $(READY_TEST)  ## compare speed and memory with other libraries and plain code (15 minutes, idle machine)
 	$(BIN)/python -m benchmarks.calibration
 	$(BIN)/python -m benchmarks.training
 
 # .jupyter keeps it from asking for news and newer versions, which would need the network.
-lab: $(READY)  ## open JupyterLab at its start notebook; LAB=--no-browser only names the address
+lab: $(READY)  ## open JupyterLab at its start notebook; LAB=--no-browser only prints the address
 	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab \
 	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB)
 
 search: $(READY)  ## choose learning rates and label smoothing on ID validation data (ten minutes)
-	$(BIN)/python -m carot_lib.stages.search --profile "$$(sed -n 's/^profile: *//p' params.yaml)"
+	$(BIN)/python -m carot_lib search
 
-lint: $(READY)  ## check style and types of names
+lint: $(READY_TEST)  ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 

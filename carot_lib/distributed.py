@@ -1,4 +1,4 @@
-"""Several processes at one piece of work: whose share is which, and who speaks for all."""
+"""Work shared among processes: the share of each, and which of them writes."""
 
 from typing import Any
 
@@ -6,38 +6,37 @@ import torch.distributed as dist
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks and writes for all of them."""
+    """Whether this process is the one that prints and writes files."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def world_size() -> int:
-    """How many there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def split_sizes(whole: int, processes: int) -> list[int]:
-    """Size of each process's share of some things, in order: equal but for one thing."""
-    return [whole // processes + (process < whole % processes) for process in range(processes)]
+def split_sizes(total: int, processes: int) -> list[int]:
+    """Return the number of items of each process, by rank: they differ by at most one."""
+    return [total // processes + (rank < total % processes) for rank in range(processes)]
 
 
-def slice_of_rank(whole: int, process: int, processes: int) -> slice:
-    """Where the share of one process lies among all things, see `split_sizes`."""
-    sizes = split_sizes(whole, processes)
-    start = sum(sizes[:process])
-    return slice(start, start + sizes[process])
+def slice_of_rank(total: int, rank: int, processes: int) -> slice:
+    """Return which of `total` items belong to a rank; the slices follow each other by rank."""
+    sizes = split_sizes(total, processes)
+    start = sum(sizes[:rank])
+    return slice(start, start + sizes[rank])
 
 
-def rank_slice(whole: int) -> slice:
-    """Where the share of this process lies among all things: all of them if it is alone."""
+def rank_slice(total: int) -> slice:
+    """Return which of `total` items belong to this process: all of them if it is the only one."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return slice_of_rank(total, rank, world_size())
+
+
+def gather(item: Any) -> list[Any]:
+    """Return the items of all processes, by rank."""
     if not dist.is_initialized():
-        return slice(0, whole)
-    return slice_of_rank(whole, dist.get_rank(), dist.get_world_size())
-
-
-def gather(share: Any) -> list[Any]:
-    """What each of the processes gave, in their order."""
-    if not dist.is_initialized():
-        return [share]
-    shares = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, share)
-    return shares
+        return [item]
+    items = [None] * world_size()
+    dist.all_gather_object(items, item)
+    return items

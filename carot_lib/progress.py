@@ -1,7 +1,6 @@
-"""Progress of long work: a bar with the time left in a terminal, a line now and then elsewhere."""
+"""Progress of long work on standard error: a bar in a terminal, a line now and then in a log."""
 
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -9,32 +8,31 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
-SECONDS = 5.0  # between two lines when nobody watches a terminal
-
 
 def track(items: Iterable[Item], total: int, label: str, unit: str) -> Iterator[Item]:
-    """Yield the items and report on standard error how far the work is.
+    """Yield the items one at a time and show progress as `<label>: 3/7 <unit> |####     | ...`.
 
     Args:
-        items: the work; one item is taken at a time.
+        items: the work.
         total: number of items.
-        label: what is being done, printed in front.
+        label: what is being done.
         unit: what the items are, in the plural.
     """
+    layout = f"{{desc}}: {{n_fmt}}/{{total_fmt}} {unit} |{{bar}}| {{elapsed}}<{{remaining}}"
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
-        return
-    start = printed = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - printed >= SECONDS or done == total:
-            printed = now
-            spent = now - start
-            left = spent / done * (total - done)
-            time_left = f", about {left:.0f} s left" if done < total else ""
-            print(
-                f"{label}: {done}/{total} {unit}, {spent:.0f} s{time_left}",
-                file=sys.stderr,
-                flush=True,
-            )
+        options = {"dynamic_ncols": True}
+    else:
+        options = {"file": _Log(), "mininterval": 5.0}  # seconds
+    yield from tqdm(items, desc=label, total=total, bar_format=layout, **options)
+
+
+class _Log:
+    """Standard error, on which each update of a bar is a line instead of overwriting the last."""
+
+    def write(self, text: str) -> None:
+        """Print what is not blank."""
+        if line := text.strip():
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Do nothing: every line is flushed."""

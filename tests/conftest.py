@@ -1,4 +1,4 @@
-"""What several tests share: a CLIP of a few milliseconds and captions for it."""
+"""What several tests share: the order of the files, the number of examples, a small CLIP."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import Int
 from torch import Tensor
 
@@ -22,6 +23,21 @@ TEMPLATES = [
     lambda name: f"a rather bad drawing of one small {name} in a dark room.",
     lambda name: f"itap of my {name}.",
 ]
+
+# HYPOTHESIS_PROFILE selects one; `make test-slow` takes `thorough`. No deadline: the first call of
+# a function also pays for its imports.
+settings.register_profile("default", max_examples=20, deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Files that take minutes; `--no-loadscope-reorder` in the Makefile keeps them in front.
+SLOWEST_FILES = ("test_pipeline.py", "test_folders.py", "test_checkpoint.py", "test_memory.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slowest files, so that none is left alone at the end."""
+    ranks = {name: rank for rank, name in enumerate(SLOWEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.fixture(scope="session")

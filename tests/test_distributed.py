@@ -1,10 +1,10 @@
-"""Shares: alike, in order, nothing left over and nothing twice."""
+"""Shares of the processes: of equal size but for one item, in order, each item once."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carot_lib import processes
+from carot_lib import distributed
 from carot_lib.distributed import (
     gather,
     is_first_rank,
@@ -23,16 +23,16 @@ def test_sizes_by_hand():
     assert split_sizes(143, 8) == [18] * 7 + [17]  # the last batch of ImageNet's epoch
 
 
-@given(whole=st.integers(0, 500), n=st.integers(1, 40))
-def test_the_shares_follow_each_other_from_the_first_thing_to_the_last(whole: int, n: int):
-    shares = [slice_of_rank(whole, process, n) for process in range(n)]
-    assert [i for share in shares for i in range(whole)[share]] == list(range(whole))
-    sizes = [share.stop - share.start for share in shares]
+@given(total=st.integers(0, 500), n=st.integers(1, 40))
+def test_the_slices_cover_all_items_once_and_in_order(total: int, n: int):
+    slices = [slice_of_rank(total, rank, n) for rank in range(n)]
+    assert [i for part in slices for i in range(total)[part]] == list(range(total))
+    sizes = [part.stop - part.start for part in slices]
     assert max(sizes) - min(sizes) <= 1
-    assert sizes == split_sizes(whole, n)
+    assert sizes == split_sizes(total, n)
 
 
-def test_one_process_speaks_takes_everything_and_has_nothing_to_gather():
+def test_a_single_process_is_the_first_and_has_everything():
     assert is_first_rank()
     assert world_size() == 1
     assert rank_slice(5) == slice(0, 5)
@@ -40,11 +40,13 @@ def test_one_process_speaks_takes_everything_and_has_nothing_to_gather():
 
 
 @pytest.mark.parametrize(("rank", "share"), [(0, slice(0, 3)), (1, slice(3, 5))])
-def test_a_process_of_two_takes_its_own(monkeypatch: pytest.MonkeyPatch, rank: int, share: slice):
-    # processes that really run side by side: tests/models/test_inference.py
-    monkeypatch.setattr(processes.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(processes.dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(processes.dist, "get_rank", lambda: rank)
+def test_each_of_two_processes_has_its_share(
+    monkeypatch: pytest.MonkeyPatch, rank: int, share: slice
+):
+    # processes that really run in parallel: tests/models/test_inference.py
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: rank)
     assert rank_slice(5) == share
     assert world_size() == 2
     assert is_first_rank() == (rank == 0)

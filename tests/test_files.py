@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -171,7 +171,6 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
 @given(trees)
 def test_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, tree: object):
     path = tmp_path_factory.getbasetemp() / f"tree-{os.getpid()}.json"

@@ -3,7 +3,7 @@
 import open_clip
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from carot_lib.data.prompts import clip_templates, medium_of, tokenize, tokenize_prompts
@@ -30,7 +30,6 @@ def test_case_and_space_do_not_matter():
     assert torch.equal(tokenize(["A  Cat. "], 77), tokenize(["a cat."], 77))
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=6), min_size=1, max_size=4))
 def test_the_tokens_are_open_clips_without_the_filling(texts: list[str]):
     expected = open_clip.get_tokenizer("ViT-B-16")(texts)

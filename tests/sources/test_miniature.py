@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -79,7 +79,6 @@ def test_a_world_without_objects_is_refused():
         lay_out(drawn("objects"), DIGITS, params())
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
 def test_a_subset_is_the_seeds_choice_in_the_order_of_the_classes(size: int, each: int, seed: int):
     chosen = params(subset_size=size, seed=seed)

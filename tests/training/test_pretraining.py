@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Generator, Tensor, nn
@@ -120,7 +120,6 @@ def test_the_shares_of_the_mix_by_hand():
     assert web(mix={"photo": 0.1, "sketch": 0.3})._counts(10) == {"photo": 2, "sketch": 8}
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(list(DATA.recipes)), st.floats(0.01, 1), min_size=1),
     st.integers(1, 300),
