@@ -3,7 +3,7 @@
 python -m carot_lib.stages.check_data --profile imagenet
 
 Reads the images; prints what was found against what is expected, and every fault with what to do
-about it. Without a fault it writes data/checked/<profile>/: report.json, and survey.json with every
+about it. Without a fault it writes data/checked/<profile>/: report.json, and scan.json with every
 image that stage `data` is to take. Else the exit code is 1 and nothing that depends on the images
 runs. The miniature draws its images: there is nothing to check.
 """
@@ -27,8 +27,8 @@ def check_data(layout: Layout) -> list[str]:
         layout: of the profile; its `checked` is written if there is no fault, removed otherwise.
     """
     layout.checked.unlink(missing_ok=True)
-    surveyed = layout.checked.with_name("survey.json")
-    surveyed.unlink(missing_ok=True)
+    scan_file = layout.checked.with_name("scan.json")
+    scan_file.unlink(missing_ok=True)
     params = read_params(layout.params, Data, layout.profile, "data").root
     if isinstance(params, PictogramParams):
         write_json(layout.checked, {"sets": {}, "unreadable": {}})
@@ -36,21 +36,21 @@ def check_data(layout: Layout) -> list[str]:
     wanted = [name for name in load_evaluation(layout).datasets if name != "id_val"]
     if params.validation_per_class is None:
         wanted.append("id_val")
-    survey = params.survey(layout.root)
-    found = [one for one in survey.sets.values() if one.place is not None]
-    faults = survey.report(wanted)
-    unreadable = find_unreadable(survey)
+    scan = params.scan(layout.root)
+    found = [one for one in scan.sets.values() if one.place is not None]
+    faults = scan.report(wanted)
+    unreadable = find_unreadable(scan)
     print("\n".join(line(one) for one in found))
     if left_out := [f"{one.name}: {what}" for one in found for what in one.left_out]:
         print("samples will be left out:", *left_out, sep="\n")
-    damage = [f"{survey.locate(path)}: {reason}" for path, reason in unreadable.items()]
+    damage = [f"{scan.locate(path)}: {reason}" for path, reason in unreadable.items()]
     if params.on_error == "stop":
         faults += [f"{one}: get it anew, or write `on_error: skip`" for one in damage]
     elif damage:
         print(f"{len(damage)} unreadable files will be left out:", *damage, sep="\n")
     if not faults:
         counts = {s.name: {"images": len(s.paths), "classes": len(s.files)} for s in found}
-        survey.save(surveyed)
+        scan.save(scan_file)
         write_json(layout.checked, {"sets": counts, "unreadable": unreadable})
     return faults
 

@@ -13,7 +13,7 @@ from carot_lib.files import read_json
 from carot_lib.layout import Layout
 from carot_lib.params import Data
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.sources.miniature import PictogramParams, prepare
+from carot_lib.sources.miniature import PictogramParams, load_world, prepare
 from carot_lib.sources.pictograms import read_pictograms
 from carot_lib.sources.scan import DatasetScan
 from carot_lib.sources.scan import prepare as prepare_files
@@ -28,15 +28,16 @@ def data(layout: Layout) -> None:
     """
     params = read_params(layout.params, Data, layout.profile, "data").root
     if isinstance(params, PictogramParams):
-        prepare(params, read_pictograms(layout.pictograms), layout.data)
+        world = load_world(layout.root, params)
+        prepare(params, world, read_pictograms(layout.pictograms), layout.data)
         return
     if not layout.checked.exists():
         raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
     unreadable = read_json(layout.checked)["unreadable"]
-    survey = DatasetScan.load(layout.checked.with_name("survey.json"), layout.root / params.folder)
+    scan = DatasetScan.load(layout.checked.with_name("scan.json"), layout.root / params.folder)
     if unreadable:
         print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
-    prepare_files(survey, params, unreadable, layout.data)
+    prepare_files(scan, params, unreadable, layout.data)
 
 
 if __name__ == "__main__":

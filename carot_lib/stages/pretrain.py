@@ -14,7 +14,7 @@ from carot_lib.models.clip import save_clip
 from carot_lib.models.published import MiniatureClipParams, OpenClipParams
 from carot_lib.params import Pretrained
 from carot_lib.schema import exit_on_bad_input, read_params
-from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.miniature import PictogramParams, load_world
 from carot_lib.sources.pictograms import read_pictograms
 from carot_lib.training.pretraining import PretrainingParams, pretrain
 
@@ -34,7 +34,8 @@ def make_pretrained(layout: Layout) -> None:
     data = read_params(layout.params, PictogramParams, maker, "data")
     history: list[dict[str, float]] = []
     pictograms = read_pictograms(layout.pictograms)
-    clip = pretrain(params, data, pictograms, history.append)
+    world = load_world(layout.root, data)
+    clip = pretrain(params, data, world, pictograms, history.append)
     save_clip(clip, layout.pretrained)
     write_text(layout.pretrained / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
