@@ -1,9 +1,8 @@
-"""Labelled image sets: what the data stage writes and everybody else reads.
+"""Labelled image sets: stage `data` writes them, all other stages read them.
 
-A prepared data folder holds `classes.json` (the class names, the label space of each set that has
-its own, the caption templates if they are not CLIP's, and where image files or shards lie) and one
-`<set>.npz` a set, with its labels and either its pictures or the paths of its image files. Every
-profile ends in this form; the code behind it does not know which one it reads.
+A prepared data folder holds `classes.json` (class names, label spaces, the caption templates if
+they are not CLIP's, and where image files and shards lie) and one `<set>.npz` for each set, with
+its labels and either its images or their paths. Every profile uses this form.
 """
 
 import hashlib
@@ -18,70 +17,58 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.calibration.label_space import LabelSpace, label_space_of
-from carot_lib.data.images import locate, read_picture
+from carot_lib.data.images import locate, read_image
 from carot_lib.data.prompts import Template, as_templates, clip_templates, tokenize_prompts
 from carot_lib.distributed import world_size
 from carot_lib.files import atomic_write, read_json, reading
 
-READERS = 8  # processes at most that decode image files for prediction: each holds two batches
+MAX_WORKERS = 8  # processes that decode image files for prediction; each one holds two batches
 
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """One set of labelled images.
+    """One set of labelled images; it has either `images` (miniature) or `paths`."""
 
-    Attributes:
-        name: as in params.yaml, for example `id_val`.
-        labels: in the set's own label space.
-        images: pictures as they are (miniature); None where `paths` says where they lie.
-        paths: of image files, see `carot_lib.data.images.locate`; None where `images` holds
-            them.
-        label_space: how logits over all classes become logits over the set's own classes.
-        class_names: of the set's own classes.
-        fingerprint: hash of labels and pictures (or paths): equal only for equal sets.
-        image_folder: what `paths` starts from; None without paths.
-        border: pixels to cut off each side of an image file (ObjectNet's have a frame).
-        shards: that `paths` count, by path from `image_folder` or by URL.
-    """
-
-    name: str
-    labels: Int[np.ndarray, " samples"]
+    name: str  # as in params.yaml, for example `id_val`
+    labels: Int[np.ndarray, " samples"]  # in the label space of the set
     images: UInt8[np.ndarray, "samples height width 3"] | None
-    paths: np.ndarray | None
-    label_space: LabelSpace
-    class_names: list[str]
-    fingerprint: str
-    image_folder: Path | None = None
-    border: int = 0
-    shards: tuple[str, ...] = ()
+    paths: np.ndarray | None  # see `carot_lib.data.images.locate`
+    label_space: LabelSpace  # how logits over all classes become logits over those of the set
+    class_names: list[str]  # of the classes of the set
+    fingerprint: str  # hash of labels and images (or paths): different sets differ
+    image_folder: Path | None = None  # base of `paths`
+    border: int = 0  # pixels to cut off at each side of an image file (ObjectNet's have a frame)
+    shards: tuple[str, ...] = ()  # that `paths` refer to: paths from `image_folder`, or URLs
+
+    def read_image(self, position: int) -> Image.Image:
+        """Decode the image file at a position of `paths`, see `carot_lib.data.images`."""
+        return read_image(locate(self.image_folder, self.paths[position], self.shards), self.border)
 
     def open_images(
         self, preprocessing: PreprocessCfg | None = None, training: bool = False
     ) -> Dataset:
-        """The images as the model takes them, indexed by lists of positions.
+        """Images as the model takes them, indexed by lists of positions.
 
         Args:
-            preprocessing: of the model; pictures in memory have its size already.
-            training: whether files are cropped at random; pictures in memory never are.
+            preprocessing: the model's preprocessing; needed for image files only.
+            training: whether to crop image files at random.
 
         Raises:
-            ValueError: the set holds paths and there is no `preprocessing`.
+            ValueError: the set holds paths and `preprocessing` is missing.
         """
         if self.images is not None:
             return ArrayImages(self.images)
         if preprocessing is None:
             raise ValueError(f"set {self.name} holds no images but paths: give the preprocessing")
-        return FileImages(
-            self.image_folder, self.paths, preprocessing, self.border, training, self.shards
-        )
+        return FileImages(self, preprocessing, training)
 
     def part(self, rows: slice | Int[np.ndarray, " rows"]) -> "LabelledSet":
-        """Some of its images, under its name and fingerprint."""
+        """Select some of the images; name and fingerprint stay."""
         return replace(
             self,
             labels=self.labels[rows],
@@ -92,33 +79,27 @@ class LabelledSet:
     def thumbnails(
         self, positions: Iterable[int], side: int = 128
     ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-        """Pictures to look at: those in memory as they are, files cut to squares.
-
-        Args:
-            positions: which.
-            side: of the squares, in pixels; a smaller file is cut, but not enlarged.
-        """
+        """Pictures for display: image files are cropped to squares of at most `side` pixels."""
         if self.images is not None:
             return [self.images[i] for i in positions]
-        places = (locate(self.image_folder, self.paths[i], self.shards) for i in positions)
-        files = (read_picture(place, self.border) for place in places)
-        squares = (ImageOps.fit(file, (min(side, *file.size),) * 2) for file in files)
-        return [np.asarray(square) for square in squares]
+        files = (self.read_image(i) for i in positions)
+        return [np.asarray(ImageOps.fit(f, (min(side, *f.size),) * 2)) for f in files]
 
     def read_images(
         self, preprocessing: PreprocessCfg, batch_size: int
     ) -> Iterator[Float[Tensor, "batch 3 height width"]]:
-        """All images in order, in batches; files are decoded by other processes meanwhile.
+        """Iterate over all images in order; other processes decode image files in advance.
 
         Raises:
-            UnreadableImageError: a file is no image; the message names it.
+            UnreadableImageError: a file cannot be read; the message names it.
         """
-        own_cores = max(1, usable_cores() // world_size())
-        workers = 0 if self.images is not None else min(own_cores, READERS)
+        cores = max(1, usable_cores() // world_size())
+        workers = 0 if self.images is not None else min(cores, MAX_WORKERS)
+        positions = torch.arange(len(self.labels)).split(batch_size)
         yield from DataLoader(
             self.open_images(preprocessing),
             batch_size=None,
-            sampler=[part.tolist() for part in torch.arange(len(self.labels)).split(batch_size)],
+            sampler=[batch.tolist() for batch in positions],
             num_workers=workers,
             prefetch_factor=1 if workers else None,
         )
@@ -127,14 +108,14 @@ class LabelledSet:
 def normalise(
     images: UInt8[Tensor, "batch height width 3"],
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Pictures as CLIP wants them: each channel centred and scaled as in its pre-training."""
+    """Standardise each channel by the mean and standard deviation of CLIP's pre-training."""
     mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
-    # permuted, not copied: the memory stays in the order of pixels, which convolutions like
+    # a view in channels-last order, which is faster for convolutions
     return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 class ArrayImages(Dataset):
-    """Pictures in memory, normalised; indexed by lists."""
+    """Normalised images of an array, indexed by lists of positions."""
 
     def __init__(self, images: UInt8[np.ndarray, "samples height width 3"]):
         self.images = torch.from_numpy(images)
@@ -147,46 +128,34 @@ class ArrayImages(Dataset):
 
 
 class FileImages(Dataset):
-    """Image files, decoded and transformed when asked for; indexed by lists.
+    """Image files, decoded and transformed on access, indexed by lists of positions.
 
-    For evaluation the shorter side is resized and the centre cut out; for training a random part
-    of 90 to 100 % of the area is resized (no flip, no change of colour).
+    For evaluation the shorter side is resized and the centre cropped; for training a random crop
+    of 90 to 100 % of the area is resized (no flip, no colour change), drawn by torch's generator.
 
     Args:
-        folder: what the paths start from.
-        paths: of the files.
-        preprocessing: size, mean, standard deviation and interpolation of the model.
-        border: pixels cut off each side before anything else.
-        training: random crops, drawn by torch's generator, instead of the centre.
-        shards: that the paths count.
+        source: a set with paths.
+        preprocessing: image size, mean, standard deviation and interpolation of the model.
+        training: whether to crop at random.
 
-    Source: the transforms of CLIP's and WiSE-FT's public code, as open_clip has them.
+    Source: the transforms of CLIP's and WiSE-FT's public code, as in open_clip.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        paths: Sequence[str] | np.ndarray,
-        preprocessing: PreprocessCfg,
-        border: int = 0,
-        training: bool = False,
-        shards: tuple[str, ...] = (),
-    ):
-        self.folder, self.paths, self.border, self.shards = folder, paths, border, shards
+    def __init__(self, source: LabelledSet, preprocessing: PreprocessCfg, training: bool = False):
+        self.source = source
         self.transform = image_transform_v2(
             preprocessing, is_train=training, aug_cfg=AugmentationCfg(scale=(0.9, 1.0))
         )
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.source.paths)
 
     def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
-        places = (locate(self.folder, self.paths[i], self.shards) for i in indices)
-        return torch.stack([self.transform(read_picture(place, self.border)) for place in places])
+        return torch.stack([self.transform(self.source.read_image(i)) for i in indices])
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on every system
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -199,9 +168,8 @@ def write_set(
     images: UInt8[np.ndarray, "samples height width 3"] | None = None,
     paths: Sequence[str] | np.ndarray | None = None,
 ) -> None:
-    """Write `<name>.npz`, whole or not at all; give either images or paths."""
+    """Write `<name>.npz` atomically; give either images or paths."""
     content = {"images": images} if paths is None else {"paths": np.asarray(paths)}
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, labels=labels, **content)
 
@@ -221,26 +189,18 @@ def read_class_names(folder: Path) -> list[str]:
 
 
 def read_templates(folder: Path) -> list[Template]:
-    """The caption templates: CLIP's 80, or those that `classes.json` holds."""
+    """Caption templates: those in `classes.json` if it has any, else CLIP's 80."""
     classes = _read_classes(folder)
     return as_templates(classes["templates"]) if "templates" in classes else clip_templates()
 
 
 def read_prompts(folder: Path, context_length: int) -> Int[Tensor, "classes templates context"]:
-    """Every class in every template, as token ids.
-
-    Args:
-        folder: of prepared data.
-        context_length: tokens that the model can take.
-
-    Raises:
-        ValueError: a prompt is longer than that.
-    """
+    """Token ids of every class in every template, see `carot_lib.data.prompts.tokenize`."""
     return tokenize_prompts(read_class_names(folder), read_templates(folder), context_length)
 
 
 def read_set(folder: Path, name: str) -> LabelledSet:
-    """One set of a prepared data folder.
+    """Read one set of a prepared data folder.
 
     Raises:
         FileNotFoundError: the set was not prepared; the message names the stage to run.
@@ -250,21 +210,21 @@ def read_set(folder: Path, name: str) -> LabelledSet:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run stage `data`")
     classes = _read_classes(folder)
-    with reading(path), path.open("rb") as file, np.load(file) as parts:
-        content = {key: parts[key] for key in parts.files}
-        labels, pictures = content["labels"], content.get("images", content.get("paths"))
-        if pictures is None or len(pictures) != len(labels):
+    with reading(path), path.open("rb") as file, np.load(file) as arrays:
+        content = dict(arrays)
+        labels, samples = content["labels"], content.get("images", content.get("paths"))
+        if samples is None or len(samples) != len(labels):
             raise ValueError("no image for each label")
-    own = classes["label_spaces"].get(name)
+    label_space = classes["label_spaces"].get(name)
     digest = hashlib.sha256(labels.tobytes())
-    digest.update(np.ascontiguousarray(pictures).view(np.uint8))  # no copy of them in memory
+    digest.update(np.ascontiguousarray(samples).view(np.uint8))  # without a copy in memory
     return LabelledSet(
         name=name,
         labels=labels,
         images=content.get("images"),
         paths=content.get("paths"),
-        label_space=label_space_of(own, len(classes["class_names"])),
-        class_names=own["names"] if own else classes["class_names"],
+        label_space=label_space_of(label_space, len(classes["class_names"])),
+        class_names=label_space["names"] if label_space else classes["class_names"],
         fingerprint=digest.hexdigest()[:16],
         image_folder=None if "images" in content else folder / classes.get("image_folder", ""),
         border=classes.get("borders", {}).get(name, 0),

@@ -1,4 +1,4 @@
-"""One image file, wherever it lies: in a folder, or in a tar file here or behind a URL."""
+"""One image: a file in a folder, or a part of a tar file on disk or behind a URL."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,14 @@ from typing import Literal
 from fsspec.core import url_to_fs
 from PIL import Image, UnidentifiedImageError
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises
-IN_SHARD = re.compile(r"(\d+):(\d+):(\d+):(.+)", re.DOTALL)  # shard, offset, size, name: see locate
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # of PIL
+IN_SHARD = re.compile(r"(\d+):(\d+):(\d+):(.+)", re.DOTALL)  # shard, offset, size, name
 
 
 class UnreadableImageError(ValueError):
-    """A file that is no image, or half of one, or does not come; the message names it.
+    """An image cannot be read; the message names it in one line.
 
-    A DataLoader wraps the message of a worker's error in a traceback, of which the last line is
-    kept.
+    A DataLoader wraps the message of a worker's error in a traceback: its last line is kept.
     """
 
     def __init__(self, message: str):
@@ -27,94 +26,81 @@ class UnreadableImageError(ValueError):
 
 @dataclass(frozen=True)
 class Member:
-    """An image within a shard.
+    """An image inside a shard."""
 
-    Attributes:
-        url: of the shard, or its path.
-        offset: of the image's first byte.
-        size: in bytes.
-        name: in the shard.
-    """
-
-    url: str
-    offset: int
-    size: int
-    name: str
+    url: str  # URL or path of the shard
+    offset: int  # of the image's first byte
+    size: int  # bytes
+    name: str  # in the shard
 
     def __str__(self) -> str:
         return f"{self.url}: {self.name}"
 
     def open(self, mode: Literal["rb"] = "rb") -> BytesIO:
-        """Read the image's bytes, and nothing else of the shard.
-
-        Raises:
-            UnreadableImageError: see `read_part`.
-        """
-        return BytesIO(read_part(self.url, self.offset, self.size))
+        """Read the bytes of the image and nothing else of the shard; see `read_bytes`."""
+        return BytesIO(read_bytes(self.url, self.offset, self.size))
 
 
-def read_part(url: str, offset: int, size: int) -> bytes:
-    """Some bytes of a file, here or behind a URL of any kind that fsspec knows.
+def read_bytes(url: str, offset: int, size: int) -> bytes:
+    """Read a part of a file, on disk or behind any kind of URL that fsspec supports.
 
-    Nothing stays open between two calls but the connections that fsspec keeps for each process, so
-    a process that was forked reads as its parent does.
+    No file stays open between two calls, so forked processes can read as well.
 
     Raises:
-        UnreadableImageError: they do not come, or others do.
+        UnreadableImageError: the file cannot be read, or the part has another length.
     """
     try:
         files, path = url_to_fs(url)
         content = files.cat_file(path, offset, offset + size)
     except Exception as error:  # every protocol has errors of its own
-        raise UnreadableImageError(f"{url}: does not come ({reason(error)})") from error
+        raise UnreadableImageError(f"{url}: cannot be read ({reason(error)})") from error
     if len(content) != size:
         raise UnreadableImageError(
-            f"{url}: {len(content)} bytes came instead of {size}: it was changed since it was "
-            "checked, or its server does not give parts of a file"
+            f"{url}: returned {len(content)} bytes instead of {size}: the file has changed since "
+            "it was checked, or its server does not support range requests"
         )
     return content
 
 
 def locate(folder: Path, path: str, shards: Sequence[str] = ()) -> Path | Member:
-    """Where an image is that a prepared set names.
+    """Find the image that a prepared set names.
 
     Args:
-        folder: what relative paths start from.
-        path: of a file, or `<shard>:<offset>:<size>:<name>` for one in a shard.
-        shards: paths and URLs of all shards, in their order; none: all images are files.
+        folder: base of relative paths.
+        path: path of a file, or `<shard>:<offset>:<size>:<name>` for an image in a shard.
+        shards: paths or URLs of all shards, in order; empty if all images are files.
     """
-    found = IN_SHARD.fullmatch(path) if shards else None
-    if found is None:
+    match = IN_SHARD.fullmatch(path) if shards else None
+    if match is None:
         return folder / path
-    shard, offset, size, name = found.groups()
+    shard, offset, size, name = match.groups()
     return Member(shard_url(folder, shards[int(shard)]), int(offset), int(size), name)
 
 
 def shard_url(folder: Path, shard: str) -> str:
-    """A shard as fsspec takes it: a URL as it is, a path from the folder."""
+    """Return a URL as it is, and a path joined to the folder."""
     return shard if "://" in shard else str(folder / shard)
 
 
-def read_picture(path: Path | Member, border: int = 0) -> Image.Image:
-    """An image file in RGB.
+def read_image(path: Path | Member, border: int = 0) -> Image.Image:
+    """Decode an image and convert it to RGB as the public code of CLIP does, by PIL.
 
-    What the public codes do with odd files is kept: the conversion is PIL's own, so grey becomes
-    three equal channels, a palette its colours, CMYK the nearest RGB, transparency is dropped, 16
-    bits are cut to 8 (everything above 255 is white), and EXIF rotation is not applied.
+    Grey and palette images and CMYK are converted, transparency is dropped, 16-bit values are
+    clipped to 255, and EXIF rotation is ignored.
 
     Args:
-        path: of the file.
-        border: pixels to cut off each side.
+        path: the image.
+        border: pixels to cut off at each side.
 
     Raises:
-        UnreadableImageError: it is missing, no image, or damaged, or smaller than its border.
+        UnreadableImageError: the image is missing or damaged, or not larger than its border.
     """
     try:
         with path.open("rb") as file, Image.open(file) as image:
             picture = image.convert("RGB")
     except UnreadableImageError:  # of its shard
         raise
-    except UNREADABLE as error:
+    except DECODING_ERRORS as error:
         raise UnreadableImageError(f"{path}: not a readable image ({reason(error)})") from error
     if not border:
         return picture
@@ -125,12 +111,12 @@ def read_picture(path: Path | Member, border: int = 0) -> Image.Image:
 
 
 def why_unreadable(path: Path | Member) -> str | None:
-    """Why an image file cannot be decoded to its end; None if it can.
+    """Explain why an image cannot be decoded; None if it can.
 
-    A JPEG is decoded at an eighth of its size: all of its data is read, in a fraction of the time.
+    A JPEG is decoded at an eighth of its size: that reads all its data in a fraction of the time.
 
     Raises:
-        UnreadableImageError: its shard does not come: that says nothing about the image.
+        UnreadableImageError: its shard cannot be read, which says nothing about the image.
     """
     try:
         with path.open("rb") as file:
@@ -142,13 +128,13 @@ def why_unreadable(path: Path | Member) -> str | None:
                 image.load()
     except UnreadableImageError:
         raise
-    except UNREADABLE as error:
+    except DECODING_ERRORS as error:
         return reason(error)
     return None
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line; its kind if it says nothing or no more than an address."""
-    if isinstance(error, UnidentifiedImageError):  # it names the object in memory
+    """Return the message of an error in one line; its type if the message is empty."""
+    if isinstance(error, UnidentifiedImageError):  # its message is an address in memory
         return "cannot identify image file"
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Captions: CLIP's own 80 templates around class names, tokenised once for all."""
+"""Captions: CLIP's own 80 templates around class names, and their tokens."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 Template = Callable[[str], str]
 
-# Words of CLIP's templates that tell a medium; what has none of them speaks of a photo.
+# Words of CLIP's templates that name a medium; a template with none of them describes a photo.
 _PENCIL_WORDS = ("sketch", "drawing", "doodle")
 _POSTER_WORDS = (
     "rendering", "rendition", "sculpture", "painting", "graffiti", "cartoon", "art of",
@@ -26,16 +26,12 @@ def clip_templates() -> list[Template]:
 
 
 def as_templates(texts: Sequence[str]) -> list[Template]:
-    """Prompt templates from texts in which `{}` stands for the class name."""
-    return [functools.partial(_fill, text) for text in texts]
-
-
-def _fill(text: str, name: str) -> str:
-    return text.replace("{}", name)
+    """Make prompt templates of texts in which `{}` stands for the class name."""
+    return [functools.partial(str.replace, text, "{}") for text in texts]
 
 
 def medium_of(template: Template) -> str:
-    """What kind of picture a template speaks of: `photo`, `poster` or `pencil`."""
+    """Medium that a template describes: `photo`, `poster` or `pencil`."""
     words = template("")
     if any(word in words for word in _PENCIL_WORDS):
         return "pencil"
@@ -45,14 +41,14 @@ def medium_of(template: Template) -> str:
 
 
 def tokenize(texts: Sequence[str], context_length: int) -> Int[Tensor, "texts context"]:
-    """Token ids of CLIP's byte-pair encoding, cut to the longest text.
+    """Token ids of CLIP's byte-pair encoding, padded with 0 to the longest text.
 
     Args:
         texts: captions.
-        context_length: tokens the model can take, start and end mark included.
+        context_length: maximum number of tokens, start and end token included.
 
     Raises:
-        ValueError: a text is longer than the context. The tokenizer alone would cut it silently.
+        ValueError: a text has more tokens; open_clip's tokenizer would truncate it silently.
     """
     tokenizer = SimpleTokenizer()
     start, end = tokenizer.sot_token_id, tokenizer.eot_token_id
@@ -66,11 +62,7 @@ def tokenize(texts: Sequence[str], context_length: int) -> Int[Tensor, "texts co
 def tokenize_prompts(
     class_names: Sequence[str], templates: Sequence[Template], context_length: int
 ) -> Int[Tensor, "classes templates context"]:
-    """Every class in every template, tokenised; the context is cut to the longest prompt.
-
-    Raises:
-        ValueError: a prompt is longer than `context_length` tokens.
-    """
+    """Token ids of every class name in every template, see `tokenize`."""
     texts = [template(name) for name in class_names for template in templates]
     tokens = tokenize(texts, context_length)
     return tokens.view(len(class_names), len(templates), tokens.shape[1]).to(torch.int32)

@@ -37,6 +37,10 @@ _DATASET_NAMES = {
     "r": "R",
     "a": "A",
     "sketch": "Sketch",
+    "imagenet_v2": "V2",
+    "imagenet_r": "R",
+    "imagenet_a": "A",
+    "imagenet_sketch": "Sketch",
     "objectnet": "ObjectNet",
     "handwritten": "Handwritten (real)",
 }

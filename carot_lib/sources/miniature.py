@@ -1,16 +1,15 @@
 """The data of the miniature: one in-distribution task, its five shifts, and one real set.
 
-Each shift is built on the principle of its namesake: `v2` samples the same recipe anew and
-slightly harder, `r` shows renditions of a subset of the classes, `a` keeps the photos of a subset
-on which an independent classifier errs, `sketch` shows outlines in pencil, `objectnet` changes
-pose, place and clutter and has coarser labels of its own. `handwritten` is real: scikit-learn's
-scanned digits.
+Each shift follows the principle of its namesake: `v2` samples a slightly harder recipe anew, `r`
+shows renditions of a subset of the classes, `a` keeps photos of a subset that an independent
+classifier gets wrong, `sketch` shows pencil outlines, and `objectnet` changes pose, place and
+clutter and has coarser labels. `handwritten` is real: scikit-learn's scanned digits.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,13 +22,11 @@ from carot_lib.calibration.label_space import label_space_of
 from carot_lib.data.datasets import normalise, write_set
 from carot_lib.files import write_json
 from carot_lib.progress import track
-from carot_lib.schema import StrictParams
-from carot_lib.sources.pictograms import CHUNK, GlyphBank, Pictogram, Recipe, pictures
+from carot_lib.schema import StrictParams, read_params
+from carot_lib.sources.pictograms import CHUNK, GlyphBank, Pictogram, Recipe
 
-REFERENCE_SEED = (
-    1000  # number of the reference classifier's own stream of chances; sets count from 0
-)
-ROUNDS = 1000  # of candidates for a filtered set, before a class counts as too easy
+REFERENCE_STREAM = 1000  # number of the reference classifier's random stream; sets count from 0
+MAX_ROUNDS = 1000  # candidates for each picture of a filtered set, before the class is too easy
 
 
 class DrawnSetParams(StrictParams):
@@ -50,19 +47,15 @@ class ReferenceParams(StrictParams):
     learning_rate: PositiveFloat
 
 
-class PictogramParams(StrictParams):
-    """`data:` of the miniature."""
+class World(StrictParams):
+    """data/miniature.yaml: which sets there are, and what their pictures look like."""
 
-    kind: Literal["pictograms"]
-    image_size: PositiveInt  # pixels
-    seed: int
-    subset_size: PositiveInt  # classes of the sets that show a subset only
     recipes: dict[str, Recipe]
     sets: dict[str, DrawnSetParams]
     reference: ReferenceParams
 
     @model_validator(mode="after")
-    def _recipes_exist(self) -> "PictogramParams":
+    def _recipes_exist(self) -> "World":
         for name, drawn in self.sets.items():
             if drawn.recipe not in self.recipes:
                 raise ValueError(f"sets.{name}.recipe: no recipe named {drawn.recipe!r}")
@@ -70,96 +63,121 @@ class PictogramParams(StrictParams):
 
     @property
     def faces(self) -> list[str]:
-        """Every typeface of every recipe, the first recipe's first."""
+        """All typefaces of all recipes, those of the first recipe first."""
         return list(dict.fromkeys(f for recipe in self.recipes.values() for f in recipe.faces))
 
 
-def prepare(params: PictogramParams, pictograms: Sequence[Pictogram], folder: Path) -> None:
-    """Draw every set and write the data folder.
+class PictogramParams(StrictParams):
+    """`data:` of the miniature."""
+
+    kind: Literal["pictograms"]
+    world: str  # file with recipes and sets, relative to the project
+    image_size: PositiveInt  # pixels
+    seed: int  # of all pictures
+    subset_size: PositiveInt  # classes of the sets that show a subset only
+
+
+def load_world(root: Path, params: PictogramParams) -> World:
+    """Read the recipes and sets of the miniature.
+
+    Raises:
+        ValueError: the file is missing or invalid; one line for each problem, with file and key.
+    """
+    return read_params(root / params.world, World)
+
+
+def prepare(
+    params: PictogramParams, world: World, pictograms: Sequence[Pictogram], folder: Path
+) -> None:
+    """Draw every set and write the data folder, see `carot_lib.data.datasets`.
 
     Args:
-        params: what to draw.
-        pictograms: classes first, as `read_pictograms` gives them.
-        folder: see `carot_lib.data.datasets` for what is written into it.
+        params: image size, seed and size of the subset.
+        world: what to draw.
+        pictograms: classes first, as `read_pictograms` returns them.
+        folder: the prepared data folder.
 
     Raises:
         ValueError: too few pictures deceive the reference classifier.
     """
     classes = [pictogram for pictogram in pictograms if pictogram.is_class]
-    stencils = GlyphBank(classes, params.faces)
-    label_spaces: dict[str, dict] = {}
+    glyphs = GlyphBank(classes, world.faces)
+    label_spaces = {}
     reference = None
-    for number, (name, drawn) in enumerate(params.sets.items()):
-        seed = derive_seed(params.seed, number)
-        concepts, labels, own = lay_out(drawn, classes, params)
-        recipe = params.recipes[drawn.recipe]
+    sets = track(world.sets.items(), len(world.sets), "drawing", "sets")
+    for number, (name, drawn) in enumerate(sets):
+        generator = make_generator(params.seed, number)
+        shown, labels, label_space = plan_set(drawn, classes, params)
+        recipe = world.recipes[drawn.recipe]
         if drawn.filtered:
             if reference is None:
-                reference = train_reference(params, stencils, recipe)
-            images = adversarial_filter(reference, stencils, concepts, recipe, params, name, seed)
+                reference = train_reference(world.reference, glyphs, recipe, params)
+            images = adversarial_filter(
+                reference, glyphs, shown, recipe, params.image_size, generator, name
+            )
         else:
-            chunks = pictures(stencils, concepts, recipe, params.image_size, seed)
-            total = math.ceil(len(concepts) / CHUNK)
-            images = torch.cat(list(track(chunks, total, f"drawing {name}", "chunks")))
-        if own is not None:
-            label_spaces[name] = own
+            images = glyphs.draw(shown, recipe, params.image_size, generator)
+        if label_space is not None:
+            label_spaces[name] = label_space
         write_set(folder, name, labels.numpy(), images=images.numpy())
-    images, labels, own = handwritten(classes, params.image_size)
-    label_spaces["handwritten"] = own
+    images, labels, label_spaces["handwritten"] = handwritten(classes, params.image_size)
     write_set(folder, "handwritten", labels, images=images)
     names = [pictogram.name for pictogram in classes]
     write_json(folder / "classes.json", {"class_names": names, "label_spaces": label_spaces})
 
 
-def derive_seed(seed: int, number: int) -> int:
-    """A seed of its own for each set: neighbouring seeds share no stream."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def make_generator(seed: int, stream: int) -> Generator:
+    """Make an independent random generator for each set; neighbouring seeds share no stream."""
+    state = np.random.SeedSequence([seed, stream]).generate_state(1)
+    return Generator().manual_seed(int(state[0]))
 
 
-def lay_out(
+def plan_set(
     drawn: DrawnSetParams, classes: Sequence[Pictogram], params: PictogramParams
-) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], dict | None]:
-    """Which class each picture of a set shows, its label, and the set's own label space.
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], dict[str, Any] | None]:
+    """Choose the class that each picture of a set shows, its label, and the set's label space.
 
-    The order is by class, as in folders of images.
+    Pictures are sorted by class, as in folders of images. The label space is None for all classes.
     """
     if drawn.classes == "all":
-        shown, own = list(range(len(classes))), None
+        shown, label_space = list(range(len(classes))), None
     elif drawn.classes == "subset":
         generator = Generator().manual_seed(params.seed)
         shown = torch.randperm(len(classes), generator=generator)[: params.subset_size]
         shown = shown.sort().values.tolist()
-        own = {"names": [classes[i].name for i in shown], "columns": [[i] for i in shown]}
+        label_space = {"names": [classes[i].name for i in shown], "columns": [[i] for i in shown]}
     else:
         objects = sorted({p.object_name for p in classes if p.object_name})
         columns = [[i for i, p in enumerate(classes) if p.object_name == o] for o in objects]
         shown = [i for group in columns for i in group]
-        own = {"names": objects, "columns": columns}
-    space = label_space_of(own, len(classes))
-    label_of = {i: label for label, group in enumerate(space.columns) for i in group}
-    concepts = torch.tensor(shown).repeat_interleave(drawn.images_per_class)
-    labels = torch.tensor([label_of[i] for i in shown]).repeat_interleave(drawn.images_per_class)
-    return concepts, labels, own
+        label_space = {"names": objects, "columns": columns}
+    groups = label_space_of(label_space, len(classes)).columns
+    label_of = {i: label for label, group in enumerate(groups) for i in group}
+    labels = torch.tensor([label_of[i] for i in shown])
+    n = drawn.images_per_class
+    return torch.tensor(shown).repeat_interleave(n), labels.repeat_interleave(n), label_space
 
 
 def handwritten(
     classes: Sequence[Pictogram], image_size: int
-) -> tuple[UInt8[np.ndarray, "n size size 3"], Int[np.ndarray, " n"], dict]:
-    """scikit-learn's 1,797 scanned digits, 8 x 8 pixels, enlarged with a margin; dark on white.
+) -> tuple[UInt8[np.ndarray, "n size size 3"], Int[np.ndarray, " n"], dict[str, Any]]:
+    """Load scikit-learn's 1,797 scanned digits, enlarged from 8 x 8 pixels; dark on white.
+
+    Returns:
+        Images, labels and label space.
 
     Raises:
         ValueError: a digit is not among the classes.
 
     Source: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI), test part.
     """
-    from sklearn.datasets import load_digits  # here: it takes a second, and one stage needs it
+    from sklearn.datasets import load_digits  # slow to import, and only this stage needs it
 
     words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     names = [f"digit {word}" for word in words]
     position = {pictogram.name: i for i, pictogram in enumerate(classes)}
     if missing := [name for name in names if name not in position]:
         raise ValueError(f"set handwritten: not among the classes: {', '.join(missing)}")
-    columns = [[position[name]] for name in names]
     digits = load_digits()
     order = np.argsort(digits.target, kind="stable")
     ink = torch.from_numpy(digits.images[order] / 16).float()[:, None]
@@ -168,93 +186,79 @@ def handwritten(
     ink = F.pad(ink, (margin, image_size - ink.shape[-1] - margin) * 2)
     grey = ((1 - 0.8 * ink) * 255).round().to(torch.uint8)
     images = grey.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous().numpy()
-    own = {"names": names, "columns": columns}
-    return images, digits.target[order].astype(np.int64), own
+    label_space = {"names": names, "columns": [[position[name]] for name in names]}
+    return images, digits.target[order].astype(np.int64), label_space
 
 
-def train_reference(params: PictogramParams, stencils: GlyphBank, recipe: Recipe) -> nn.Module:
-    """A small convolutional network trained from scratch on photos of its own.
+def train_reference(
+    reference: ReferenceParams, glyphs: GlyphBank, recipe: Recipe, params: PictogramParams
+) -> nn.Module:
+    """Train a small convolutional network from scratch on pictures of its own.
 
-    It shares nothing with the models that the filtered set will judge: neither architecture, nor
-    weights, nor pictures.
+    It shares neither architecture nor weights nor pictures with the models under test.
     """
-    reference, size = params.reference, params.image_size
-    generator = Generator().manual_seed(derive_seed(params.seed, REFERENCE_SEED))
-    n_classes = len(stencils.masks)
+    generator = make_generator(params.seed, REFERENCE_STREAM)
+    n_classes = len(glyphs.masks)
     labels = torch.arange(n_classes).repeat_interleave(reference.images_per_class)
-    images = stencils.draw(labels, recipe, size, generator)
+    images = glyphs.draw(labels, recipe, params.image_size, generator)
     model = _convolutional_network(n_classes, generator)
     optimizer = torch.optim.Adam(model.parameters(), lr=reference.learning_rate, fused=True)
-    per_epoch = math.ceil(len(labels) / reference.batch_size)
-    total = reference.epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, reference.learning_rate, total)
+    n_steps = reference.epochs * math.ceil(len(labels) / reference.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, reference.learning_rate, n_steps)
 
-    def steps() -> Iterator[Tensor]:
+    def draw_batches() -> Iterator[Tensor]:
         for _ in range(reference.epochs):
-            for rows in torch.randperm(len(labels), generator=generator).split(
-                reference.batch_size
-            ):
-                loss = F.cross_entropy(model(normalise(images[rows])), labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                yield loss.detach()
+            order = torch.randperm(len(labels), generator=generator)
+            yield from order.split(reference.batch_size)
 
-    for _ in track(steps(), total, "training the reference classifier", "steps"):
-        pass
+    for rows in track(draw_batches(), n_steps, "training the reference classifier", "steps"):
+        loss = F.cross_entropy(model(normalise(images[rows])), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     return model.eval()
 
 
 @torch.no_grad()
 def adversarial_filter(
     reference: nn.Module,
-    stencils: GlyphBank,
-    concepts: Int[Tensor, " n"],
+    glyphs: GlyphBank,
+    shown: Int[Tensor, " n"],
     recipe: Recipe,
-    params: PictogramParams,
+    size: int,
+    generator: Generator,
     name: str,
-    seed: int,
 ) -> UInt8[Tensor, "n size size 3"]:
-    """Draw until every picture is one that the reference classifier gets wrong.
+    """Draw until the reference classifier gets every picture wrong.
 
-    Natural adversarial filtering, as ImageNet-A was collected (Hendrycks et al. 2021).
+    ImageNet-A was collected by such a filter (Hendrycks et al. 2021).
 
     Raises:
-        ValueError: some class hardly ever deceives the reference classifier.
+        ValueError: pictures of some class hardly ever deceive it; the message has the set's name.
     """
-    generator = Generator().manual_seed(seed)
-    missing = torch.ones(len(concepts), dtype=torch.bool)
-    found = torch.zeros(len(concepts), params.image_size, params.image_size, 3, dtype=torch.uint8)
-    for _ in range(ROUNDS):
-        places = missing.nonzero()[:, 0]
-        images = stencils.draw(concepts[places], recipe, params.image_size, generator)
-        guesses = [reference(normalise(chunk)).argmax(dim=1) for chunk in images.split(CHUNK)]
-        wrong = torch.cat(guesses) != concepts[places]
-        found[places[wrong]] = images[wrong]
-        missing[places[wrong]] = False
-        if not missing.any():
-            return found
+    images = torch.zeros(len(shown), size, size, 3, dtype=torch.uint8)
+    missing = torch.arange(len(shown))
+    for _ in range(MAX_ROUNDS):
+        candidates = glyphs.draw(shown[missing], recipe, size, generator)
+        guesses = [reference(normalise(chunk)).argmax(dim=1) for chunk in candidates.split(CHUNK)]
+        wrong = torch.cat(guesses) != shown[missing]
+        images[missing[wrong]] = candidates[wrong]
+        missing = missing[~wrong]
+        if len(missing) == 0:
+            return images
     raise ValueError(
-        f"set {name}: after {ROUNDS} rounds {int(missing.sum())} of {len(concepts)} pictures still "
-        "do not deceive the reference classifier: give `reference` fewer epochs or images"
+        f"set {name}: after {MAX_ROUNDS} rounds {len(missing)} of {len(shown)} pictures still do "
+        "not deceive the reference classifier: give `reference` fewer epochs or images"
     )
 
 
 def _convolutional_network(n_classes: int, generator: Generator) -> nn.Module:
-    model = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(64 * 16, n_classes),
-    )
+    layers = []
+    for n_in, n_out in ((3, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    layers[-1] = nn.AdaptiveAvgPool2d(4)
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, n_classes))
     for layer in model:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)

@@ -1,14 +1,13 @@
-"""The miniature world: pictograms from matplotlib's fonts, drawn as small pictures.
+"""Pictograms from matplotlib's fonts, drawn as small pictures.
 
-A picture is a glyph, one of several faces of it, posed by a random affine map and put on paper in
-one of three media (photo, poster, pencil). A `Recipe` holds the ranges that the chances are drawn
-from; the shifts of the miniature differ from its photos only in their recipes. All chance comes
-from one generator a call: the same seed gives the same bytes on one platform.
+A picture is a glyph in a random typeface, posed by a random affine map and rendered in one of three
+media (photo, poster, pencil). A `Recipe` holds the ranges of all random values. They come from one
+generator: the same seed gives the same bytes on one platform.
 """
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,51 +23,39 @@ from torch import Generator, Tensor
 
 from carot_lib.schema import Fraction, StrictParams
 
-STENCIL_SIZE = 64  # pixels; a glyph is drawn once at this size and resampled from there
-CHUNK = 512  # pictures drawn at a time: bounds the memory, and fixes the order of the chances
+MASK_SIZE = 64  # pixels; a glyph is rasterised once at this size and resampled from there
+CHUNK = 512  # pictures drawn at a time: bounds the memory, and fixes the order of random numbers
 
 
 @dataclass(frozen=True)
 class Pictogram:
-    """One row of data/pictograms.csv.
-
-    Attributes:
-        character: the glyph.
-        name: Unicode's own name for it, in lower case: the class name in captions.
-        is_class: one of the in-distribution classes; otherwise it is met in captions only.
-        object_name: its coarser label in the shift `objectnet`; empty if it is not among them.
-    """
+    """One row of data/pictograms.csv."""
 
     character: str
-    name: str
-    is_class: bool
-    object_name: str
+    name: str  # Unicode's own name in lower case: the class name in captions
+    is_class: bool  # an in-distribution class; otherwise used in pre-training only
+    object_name: str  # coarser label in the shift `objectnet`; empty if it has none
 
 
 def read_pictograms(path: Path) -> list[Pictogram]:
-    """The pictograms of the miniature, classes first, in the order of the file.
+    """Read the pictograms of the miniature, classes first, else in the order of the file.
 
     Raises:
-        ValueError: a name stands twice, or `used_in` is neither `classes` nor `captions`.
+        ValueError: a name is repeated, or `used_in` is neither `classes` nor `captions`.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    names = [row["name"] for row in rows]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{path}: repeated names: {sorted(repeated)}")
+    pictograms = []
     for row in rows:
         if row["used_in"] not in ("classes", "captions"):
             raise ValueError(f"{path}: {row['name']}: used_in is {row['used_in']!r}")
-    pictograms = [
-        Pictogram(
-            character=chr(int(row["code_point"].removeprefix("U+"), 16)),
-            name=row["name"],
-            is_class=row["used_in"] == "classes",
-            object_name=row["object"],
-        )
-        for row in rows
-    ]
-    names = [pictogram.name for pictogram in pictograms]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{path}: names that stand twice: {sorted(repeated)}")
-    return sorted(pictograms, key=lambda pictogram: not pictogram.is_class)  # sorted() is stable
+        character = chr(int(row["code_point"].removeprefix("U+"), 16))
+        is_class = row["used_in"] == "classes"
+        pictograms.append(Pictogram(character, row["name"], is_class, row["object"]))
+    return sorted(pictograms, key=lambda pictogram: not pictogram.is_class)  # a stable sort
 
 
 class Span(StrictParams):
@@ -84,12 +71,12 @@ class Span(StrictParams):
         return self
 
     def draw(self, shape: Sequence[int], generator: Generator) -> Tensor:
-        """Independent values, float32."""
+        """Draw independent values, float32."""
         return self.low + (self.high - self.low) * torch.rand(shape, generator=generator)
 
 
 class Recipe(StrictParams):
-    """How the pictures of one set are made; every picture draws its own values."""
+    """What the pictures of one set look like; each picture draws values of its own."""
 
     medium: Literal["photo", "poster", "pencil"]
     faces: list[str]  # font files of matplotlib, without .ttf; a glyph uses those that have it
@@ -105,38 +92,39 @@ class Recipe(StrictParams):
 
 
 class GlyphBank:
-    """Every glyph in every face, rasterised once.
+    """All glyphs in all typefaces, rasterised once.
 
     Args:
-        pictograms: what to rasterise.
+        pictograms: the glyphs.
         faces: font files of matplotlib, without `.ttf`. A face that lacks a glyph is replaced by
-            the first one, which must have them all.
+            the first one, which must have all of them.
 
     Raises:
         ValueError: a font is not part of matplotlib, or the first one lacks a glyph.
     """
 
+    masks: Float[Tensor, "pictograms faces height width"]  # 1 is ink
+
     def __init__(self, pictograms: Sequence[Pictogram], faces: Sequence[str]):
         self.faces = list(faces)
-        drawn = [[_rasterise(p.character, face) for face in faces] for p in pictograms]
-        for pictogram, row in zip(pictograms, drawn, strict=True):
+        masks = []
+        for pictogram in pictograms:
+            row = [_rasterise(pictogram.character, face) for face in faces]
             if row[0] is None:
                 raise ValueError(f"font {faces[0]} has no glyph {pictogram.name!r}")
-        filled = [[row[0] if glyph is None else glyph for glyph in row] for row in drawn]
-        self.masks: Float[Tensor, "pictograms faces height width"] = torch.from_numpy(
-            np.asarray(filled, dtype=np.float32) / 255
-        )
+            masks.append([row[0] if mask is None else mask for mask in row])
+        self.masks = torch.from_numpy(np.asarray(masks, dtype=np.float32) / 255)
 
     def draw(
         self, pictograms: Int[Tensor, " batch"], recipe: Recipe, size: int, generator: Generator
     ) -> UInt8[Tensor, "batch size size 3"]:
-        """Make one picture of each listed pictogram.
+        """Draw one picture of each listed pictogram.
 
         Args:
-            pictograms: indices into the list the stencils were made from.
+            pictograms: positions in the list that the bank was made of.
             recipe: what the pictures look like.
-            size: height and width of a picture, pixels.
-            generator: all chance comes from here.
+            size: height and width in pixels.
+            generator: source of all random numbers.
         """
         chunks = [self._draw(part, recipe, size, generator) for part in pictograms.split(CHUNK)]
         return torch.cat(chunks)
@@ -150,9 +138,8 @@ class GlyphBank:
             others = torch.randint(len(self.masks), (n,), generator=generator)
             edge = self._pose(others, recipe, size, Span(low=0.3, high=0.6), 0.0, generator)
             ink = torch.maximum(ink, _push_to_border(edge, size, generator))
-        picture = {"photo": _photo, "poster": _poster, "pencil": _pencil}[recipe.medium](
-            ink, recipe, generator
-        )
+        render = {"photo": _photo, "poster": _poster, "pencil": _pencil}[recipe.medium]
+        picture = render(ink, recipe, generator)
         picture = _blur(picture, recipe.blur.draw((n,), generator))
         noise = recipe.noise.draw((n, 1, 1, 1), generator)
         picture = picture + noise * torch.randn(picture.shape, generator=generator)
@@ -167,59 +154,45 @@ class GlyphBank:
         offset: float,
         generator: Generator,
     ) -> Float[Tensor, "batch 1 size size"]:
-        """The stencils of a batch, each in a face and pose of its own; ink is 1, ground 0."""
+        """Masks of a batch, each in a face and pose of its own."""
         n = len(pictograms)
         columns = torch.tensor([self.faces.index(face) for face in recipe.faces])
         face = columns[torch.randint(len(columns), (n,), generator=generator)]
         angle = math.radians(recipe.rotation) * (2 * torch.rand(n, generator=generator) - 1)
         shear = recipe.shear * (2 * torch.rand(n, generator=generator) - 1)
         shift = 2 * offset * (2 * torch.rand(n, 2, generator=generator) - 1)
-        zoom = 1 / scale.draw((n,), generator)  # the grid maps from the picture to the stencil
+        zoom = 1 / scale.draw((n,), generator)  # the grid maps from the picture to the mask
         cos, sin = zoom * angle.cos(), zoom * angle.sin()
         linear = torch.stack([cos, sin + shear * cos, -sin, cos - shear * sin], dim=1)
         linear = linear.view(n, 2, 2)
-        origin = -(linear @ shift[:, :, None])
-        grid = F.affine_grid(
-            torch.cat([linear, origin], dim=2), [n, 1, size, size], align_corners=False
-        )
-        stencils = self.masks[pictograms, face][:, None]
-        return F.grid_sample(stencils, grid, align_corners=False)
-
-
-def pictures(
-    stencils: GlyphBank, concepts: Int[Tensor, " n"], recipe: Recipe, size: int, seed: int
-) -> Iterator[UInt8[Tensor, "chunk size size 3"]]:
-    """The pictures of a set in chunks, for a progress bar; see `GlyphBank.draw`."""
-    generator = Generator().manual_seed(seed)
-    for part in concepts.split(CHUNK):
-        yield stencils.draw(part, recipe, size, generator)
+        affine = torch.cat([linear, -(linear @ shift[:, :, None])], dim=2)
+        grid = F.affine_grid(affine, [n, 1, size, size], align_corners=False)
+        return F.grid_sample(self.masks[pictograms, face][:, None], grid, align_corners=False)
 
 
 def _rasterise(character: str, face: str) -> np.ndarray | None:
-    """A glyph that fills STENCIL_SIZE but for a margin; None if the font lacks it."""
+    """Draw a glyph in the middle of a square of MASK_SIZE; None if the font lacks it."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     if not path.exists():
         raise ValueError(f"{face} is not a font of matplotlib {matplotlib.__version__}")
     font = ImageFont.truetype(path, 96)
-    if character != "\uffff" and font.getmask(character).getbbox() is None:
-        return None
-    if bytes(font.getmask(character)) == bytes(font.getmask("\uffff")):  # the box for "missing"
+    drawn, missing = font.getmask(character), font.getmask("\uffff")  # the box for "missing"
+    if drawn.getbbox() is None or bytes(drawn) == bytes(missing):
         return None
     left, top, right, bottom = font.getbbox(character)
     glyph = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(glyph).text((-left, -top), character, fill=255, font=font)
     glyph = glyph.crop(glyph.getbbox())
-    glyph.thumbnail((STENCIL_SIZE - 4, STENCIL_SIZE - 4), Image.Resampling.LANCZOS)
-    stencil = Image.new("L", (STENCIL_SIZE, STENCIL_SIZE))
-    stencil.paste(glyph, ((STENCIL_SIZE - glyph.width) // 2, (STENCIL_SIZE - glyph.height) // 2))
-    return np.asarray(stencil)
+    glyph.thumbnail((MASK_SIZE - 4, MASK_SIZE - 4), Image.Resampling.LANCZOS)
+    mask = Image.new("L", (MASK_SIZE, MASK_SIZE))
+    mask.paste(glyph, ((MASK_SIZE - glyph.width) // 2, (MASK_SIZE - glyph.height) // 2))
+    return np.asarray(mask)
 
 
 def _colours(n: int, contrast: Span, generator: Generator) -> tuple[Tensor, Tensor]:
     """Colours of ground and ink, [n, 3, 1, 1], `contrast` apart before clipping to [0, 1].
 
-    A grey value and a weaker tint, as in photographs: the ink is darker or lighter than the
-    ground, and of another hue.
+    As in photographs, the ink is darker or lighter than the ground, and of another hue.
     """
     grey = 0.2 + 0.6 * torch.rand(n, 1, generator=generator)
     tint = 0.12 * torch.randn(n, 3, generator=generator)
@@ -246,11 +219,7 @@ def _photo(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
 
 
 def _poster(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
-    """Flat colours, and stripes or a check that lie on the ink alone or on the whole poster.
-
-    The pattern is one step in colour, added to whatever it lies on: a pattern of the ground shows
-    through the ink.
-    """
+    """Flat colours, and stripes or a check, added to the ink alone or to the whole poster."""
     n, size = len(ink), ink.shape[-1]
     ground, colour = _colours(n, recipe.contrast, generator)
     row = torch.arange(size)
@@ -258,9 +227,7 @@ def _poster(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
     down = (row[None, :, None] // period) % 2
     across = (row[None, None, :] // period) % 2
     kind = torch.randint(3, (n, 1, 1), generator=generator)
-    pattern = torch.where(
-        kind == 0, down + 0 * across, torch.where(kind == 1, across, down ^ across)
-    )
+    pattern = torch.where(kind == 0, down, torch.where(kind == 1, across, down ^ across))
     on_ink = torch.randint(2, (n, 1, 1, 1), generator=generator)
     pattern = pattern[:, None] * recipe.texture * torch.randn(n, 3, 1, 1, generator=generator)
     return ground + on_ink.logical_not() * pattern + ink * (colour + on_ink * pattern - ground)
@@ -277,7 +244,7 @@ def _pencil(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
 
 
 def _push_to_border(edge: Tensor, size: int, generator: Generator) -> Tensor:
-    """Roll each mask by half a picture and more, so that it stands cut off at a border."""
+    """Roll each mask by at least half a picture, so that a border cuts it off."""
     n = len(edge)
     side = torch.randint(2, (n,), generator=generator)
     along = torch.randint(size, (n,), generator=generator)
@@ -287,12 +254,10 @@ def _push_to_border(edge: Tensor, size: int, generator: Generator) -> Tensor:
 
 
 def _blur(picture: Tensor, sigma: Float[Tensor, " batch"]) -> Tensor:
-    """Gaussian blur with a width of its own for each picture (5 taps along each axis)."""
+    """Gaussian blur with a width for each picture (5 taps along each axis)."""
     taps = torch.arange(-2, 3, dtype=torch.float32)
     kernel = torch.exp(-(taps**2) / (2 * sigma.clamp(min=1e-3)[:, None] ** 2))
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
     padded = F.pad(picture, (2, 2, 2, 2), mode="replicate")
-    windows = padded.unfold(3, 5, 1)
-    padded = (windows * kernel[:, None, None, None]).sum(-1)
-    windows = padded.unfold(2, 5, 1)
-    return (windows * kernel[:, None, None, None]).sum(-1)
+    rows = (padded.unfold(3, 5, 1) * kernel[:, None, None, None]).sum(-1)
+    return (rows.unfold(2, 5, 1) * kernel[:, None, None, None]).sum(-1)

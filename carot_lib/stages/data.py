@@ -16,7 +16,8 @@ from carot_lib.params import load_scale
 from carot_lib.sources import miniature
 from carot_lib.sources.miniature import PictogramParams, load_world
 from carot_lib.sources.pictograms import read_pictograms
-from carot_lib.sources.scan import DatasetScan, ImageSet, find_unreadable, prepare_sets
+from carot_lib.sources.scan import DatasetScan, ImageSet, find_unreadable
+from carot_lib.sources.scan import prepare as prepare_files
 
 
 def check(layout: Layout) -> None:
@@ -84,7 +85,7 @@ def prepare(layout: Layout) -> None:
     scan = DatasetScan.load(layout.checked.with_name("scan.json"), layout.root / params.folder)
     if unreadable:
         print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
-    prepare_sets(scan, params, unreadable, layout.data)
+    prepare_files(scan, params, unreadable, layout.data)
 
 
 def _counts(one: ImageSet) -> str:

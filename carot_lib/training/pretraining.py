@@ -19,7 +19,7 @@ from carot_lib.methods.losses import contrastive_loss
 from carot_lib.models.clip import Clip, build_clip
 from carot_lib.progress import track
 from carot_lib.schema import Fraction, StrictParams
-from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.miniature import PictogramParams, World
 from carot_lib.sources.pictograms import GlyphBank, Pictogram
 from carot_lib.training.schedule import learning_rate_factor
 
@@ -81,7 +81,8 @@ class CaptionStream:
 
     Args:
         params: mix, share of wrong captions, batch size.
-        data: recipes and size of the pictures.
+        data: size of the pictures.
+        world: recipes of the pictures.
         pictograms: what is shown, the in-distribution classes among them.
 
     Raises:
@@ -89,15 +90,19 @@ class CaptionStream:
     """
 
     def __init__(
-        self, params: PretrainingParams, data: PictogramParams, pictograms: Sequence[Pictogram]
+        self,
+        params: PretrainingParams,
+        data: PictogramParams,
+        world: World,
+        pictograms: Sequence[Pictogram],
     ):
-        if unknown := sorted(set(params.mix) - set(data.recipes)):
+        if unknown := sorted(set(params.mix) - set(world.recipes)):
             raise ValueError(f"pretrained.mix: no recipes named {unknown}")
-        self.params, self.data = params, data
+        self.params, self.data, self.world = params, data, world
         if min(self._counts(params.batch_size).values()) < 1:
             size = params.batch_size
             raise ValueError(f"pretrained.batch_size: {size} pictures are too few for the mix")
-        self.stencils = GlyphBank(pictograms, data.faces)
+        self.stencils = GlyphBank(pictograms, world.faces)
         templates = clip_templates()
         names = [pictogram.name for pictogram in pictograms]
         self.prompts = tokenize_prompts(names, templates, params.model.context_length)
@@ -112,7 +117,7 @@ class CaptionStream:
         """Pictures in the shares of the mix, the pictogram each one shows, and their captions."""
         pictures, concepts, captions = [], [], []
         for name, count in self._counts(n).items():
-            recipe = self.data.recipes[name]
+            recipe = self.world.recipes[name]
             concept = torch.randint(len(self.prompts), (count,), generator=generator)
             pictures.append(self.stencils.draw(concept, recipe, self.data.image_size, generator))
             wrong = torch.rand(count, generator=generator) < self.params.wrong_captions
@@ -135,6 +140,7 @@ class CaptionStream:
 def pretrain(
     params: PretrainingParams,
     data: PictogramParams,
+    world: World,
     pictograms: Sequence[Pictogram],
     log: Callable[[dict[str, float]], None],
 ) -> Clip:
@@ -145,7 +151,8 @@ def pretrain(
 
     Args:
         params: model, optimizer and mix.
-        data: recipes of the pictures.
+        data: size of the pictures.
+        world: recipes of the pictures.
         pictograms: what the web shows.
         log: is given step, learning rate, loss and logit scale of every step.
 
@@ -153,7 +160,7 @@ def pretrain(
         FloatingPointError: the loss is not finite; the message names the step.
     """
     generator = Generator().manual_seed(params.seed)
-    web = CaptionStream(params, data, pictograms)
+    web = CaptionStream(params, data, world, pictograms)
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
         clip = build_clip(params.model.config(data.image_size)).train()

@@ -1,10 +1,10 @@
-"""One image, in a folder or in the middle of another file, here or behind a URL of any kind."""
+"""One image: a file, or a part of another file on disk or behind a URL of any kind."""
 
 from pathlib import Path
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -12,14 +12,14 @@ from carot_lib.data.images import (
     Member,
     UnreadableImageError,
     locate,
-    read_part,
-    read_picture,
+    read_bytes,
+    read_image,
     reason,
     why_unreadable,
 )
 
 
-def test_a_path_is_a_file_where_there_are_no_shards():
+def test_a_path_is_a_file_without_shards():
     odd = "3:512:20:x.png"  # a folder may be called so
     assert locate(Path("a"), odd) == Path("a", odd)
     assert locate(Path("a"), "train/cat/1.png", ["x.tar"]) == Path("a/train/cat/1.png")
@@ -33,8 +33,9 @@ def test_a_path_may_name_a_part_of_a_shard():
     assert str(places[0]) == "a/b/x.tar: c:d/e.png"
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=40), st.data())
-def test_any_part_is_read_from_a_disk_and_from_elsewhere(
+def test_any_part_is_read_from_a_disk_and_from_other_file_systems(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, drawn: st.DataObject
 ):
     start = drawn.draw(st.integers(0, len(content)))
@@ -44,15 +45,15 @@ def test_any_part_is_read_from_a_disk_and_from_elsewhere(
     with fsspec.open("memory://whole", "wb") as file:
         file.write(content)
     for url in (str(here), f"file://{here}", "memory://whole"):
-        assert read_part(url, start, size) == content[start : start + size]
-        with pytest.raises(UnreadableImageError, match="bytes came instead of 41"):
-            read_part(url, start, 41)
+        assert read_bytes(url, start, size) == content[start : start + size]
+        with pytest.raises(UnreadableImageError, match="bytes instead of 41"):
+            read_bytes(url, start, 41)
 
 
 @pytest.mark.parametrize("url", ["memory://nothing", "nowhere://x", "http://127.0.0.1:9/x.tar"])
-def test_what_does_not_come_is_said_in_a_line(url: str):
-    with pytest.raises(UnreadableImageError, match=rf"^{url}: does not come \(.+\)$"):
-        read_part(url, 0, 1)
+def test_a_url_that_cannot_be_read_is_named_in_one_line(url: str):
+    with pytest.raises(UnreadableImageError, match=rf"^{url}: cannot be read \(.+\)$"):
+        read_bytes(url, 0, 1)
 
 
 @pytest.fixture
@@ -67,39 +68,39 @@ def shard(tmp_path: Path) -> Path:
     return tmp_path / "whole"
 
 
-def test_a_picture_in_a_shard_is_that_of_its_file(shard: Path):
+def test_an_image_in_a_shard_equals_its_file(shard: Path):
     file = shard.with_name("x.png")
     member = Member(str(shard), 6, file.stat().st_size, "x.png")
     assert why_unreadable(member) is why_unreadable(file) is None
-    assert read_picture(member).tobytes() == read_picture(file).tobytes() == bytes([90]) * 60
-    assert read_picture(member, border=1).size == (3, 2)
+    assert read_image(member).tobytes() == read_image(file).tobytes() == bytes([90]) * 60
+    assert read_image(member, border=1).size == (3, 2)
 
 
 @pytest.mark.parametrize(
-    ("offset", "size", "said"),
+    ("offset", "size", "message"),
     [
         (0, 6, "cannot identify image file"),
         (3, 0, "empty file"),
         (None, 600, "image file is truncated"),
     ],
 )
-def test_a_damaged_picture_in_a_shard_is_named(
-    shard: Path, offset: int | None, size: int, said: str
+def test_a_damaged_image_in_a_shard_is_named(
+    shard: Path, offset: int | None, size: int, message: str
 ):
     offset = 6 + shard.with_name("x.png").stat().st_size if offset is None else offset
     member = Member(str(shard), offset, size, "y.jpg")
-    assert why_unreadable(member).startswith(said)
+    assert why_unreadable(member).startswith(message)
     with pytest.raises(UnreadableImageError) as caught:
-        read_picture(member)
+        read_image(member)
     assert str(caught.value).startswith(f"{shard}: y.jpg: not a readable image (")
-    assert "0x" not in str(caught.value)  # no place in memory: reports are the same each time
+    assert "0x" not in str(caught.value)  # no address in memory
 
 
-def test_a_shard_that_does_not_come_is_no_damaged_picture(shard: Path):
-    # a check that skips damaged pictures must not skip those of a network that failed
+def test_an_unreadable_shard_is_no_damaged_image(shard: Path):
+    # a check that skips damaged images must not skip those of a network that failed
     member = Member(str(shard), 6, 10**6, "x.png")
-    for read in (why_unreadable, read_picture):
-        with pytest.raises(UnreadableImageError, match=r"whole: \d+ bytes came instead of 1000000"):
+    for read in (why_unreadable, read_image):
+        with pytest.raises(UnreadableImageError, match=r"whole: returned \d+ bytes instead of"):
             read(member)
 
 

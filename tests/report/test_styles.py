@@ -49,7 +49,8 @@ def test_an_unknown_run_has_no_colour():
         colour_of("lp_ft")
 
 
-PAPERS = ["v2", "r", "a", "sketch", "objectnet"]
+MINIATURE = ["v2", "r", "a", "sketch", "objectnet"]
+IMAGENET = ["imagenet_v2", "imagenet_r", "imagenet_a", "imagenet_sketch", "objectnet"]
 
 
 def test_every_row_of_table2_has_a_name():
@@ -57,9 +58,11 @@ def test_every_row_of_table2_has_a_name():
 
 
 def test_every_set_of_the_paper_and_of_the_miniature_has_a_name_of_its_own():
-    names = dataset_names(PAPERS, ["handwritten"])
-    assert {"train", "id_val", "id_test", "handwritten", "ood", *PAPERS} == set(names)
-    assert len(set(names.values())) == len(names)
+    names = dataset_names(MINIATURE, ["handwritten"])
+    fixed = {"train", "id_val", "id_test", "handwritten", "ood"}
+    assert fixed | {*MINIATURE} | {*IMAGENET} == set(names)
+    assert len({names[key] for key in (*fixed, *MINIATURE)}) == len(fixed) + len(MINIATURE)
+    assert [names[key] for key in IMAGENET] == [names[key] for key in MINIATURE]
     assert names["ood"] == "OOD, mean of five"
 
 

@@ -1,4 +1,4 @@
-"""ImageNet and its shifts on a tiny tree of the same form: labels, label spaces, every fault."""
+"""ImageNet and its shifts on a tiny tree of the same form: labels, label spaces, all problems."""
 
 import json
 import shutil
@@ -21,10 +21,10 @@ NAMES = ["tench", "goldfish", "tabby cat", "coffee mug"]
 SETS = {  # the real table with the counts of the tree below
     "train": (("train",), 20, 4),
     "id_test": (("val_dirs", "val"), 8, 4),
-    "v2": (("imagenetv2-matched-frequency-format-val",), 24, 12),
-    "r": (("imagenet-r",), 3, 2),
-    "a": (("imagenet-a",), 5, 2),
-    "sketch": (("sketch",), 4, 4),
+    "imagenet_v2": (("imagenetv2-matched-frequency-format-val",), 24, 12),
+    "imagenet_r": (("imagenet-r",), 3, 2),
+    "imagenet_a": (("imagenet-a",), 5, 2),
+    "imagenet_sketch": (("sketch",), 4, 4),
     "objectnet": (("objectnet-1.0/images",), 5, 2),
 }
 V2_CLASSES = 12  # so that 10 comes before 2 in the order of text
@@ -34,7 +34,7 @@ imagenet:
     validation_per_class: 2, seed: 0, on_error: stop}
   evaluation:
     n_bins: 10
-    ood: [v2, r, a, sketch, objectnet]
+    ood: [imagenet_v2, imagenet_r, imagenet_a, imagenet_sketch, objectnet]
     extra: []
     temperature: {low: 0.5, high: 10.0, step: 0.01}
     bootstrap: {resamples: 10, level: 0.95, seed: 0}
@@ -51,9 +51,9 @@ def fill(folder: Path, n: int, extension: str = "JPEG") -> None:
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """A project with a tiny ImageNet whose every set is whole."""
+    """A project with a tiny ImageNet, all of its sets complete."""
     monkeypatch.setattr(imagenet, "SETS", SETS)
-    monkeypatch.setattr(imagenet, "PER_CLASS", {"id_test": 2, "v2": 2})
+    monkeypatch.setattr(imagenet, "PER_CLASS", {"id_test": 2, "imagenet_v2": 2})
     monkeypatch.setattr(imagenet, "CLASS_NAMES", NAMES)
     (tmp_path / "params.yaml").write_text(PARAMS)
     top = tmp_path / "data" / "imagenet"
@@ -97,7 +97,7 @@ def top(layout: Layout) -> Path:
     return layout.root / "data" / "imagenet"
 
 
-def test_a_whole_tree_has_no_fault_and_is_counted(
+def test_a_complete_tree_has_no_problem_and_is_counted(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ):
     shutil.rmtree(top(layout) / "imagenetv2-matched-frequency-format-val" / "11")
@@ -106,7 +106,10 @@ def test_a_whole_tree_has_no_fault_and_is_counted(
     printed = capsys.readouterr().out.splitlines()
     assert "id_test: val: 8 of 8 images in 4 of 4 classes" in printed
     assert "objectnet: objectnet-1.0/images: 5 of 5 images in 2 of 2 classes" in printed
-    assert json.loads(layout.checked.read_text())["sets"]["r"] == {"images": 3, "classes": 2}
+    assert json.loads(layout.checked.read_text())["sets"]["imagenet_r"] == {
+        "images": 3,
+        "classes": 2,
+    }
 
 
 def prepared(layout: Layout, name: str):
@@ -117,7 +120,7 @@ def prepared(layout: Layout, name: str):
 
 
 def test_the_labels_are_those_of_the_sorted_wordnet_ids(layout: Layout):
-    for name in ("train", "id_val", "id_test", "sketch"):
+    for name in ("train", "id_val", "id_test", "imagenet_sketch"):
         one = prepared(layout, name)
         folders = [Path(path).parent.name for path in one.paths]
         assert [WORDNET_IDS[label] for label in one.labels] == folders
@@ -127,13 +130,13 @@ def test_the_labels_are_those_of_the_sorted_wordnet_ids(layout: Layout):
 
 
 def test_the_labels_of_v2_are_the_numbers_of_its_folders(layout: Layout):
-    one = prepared(layout, "v2")
+    one = prepared(layout, "imagenet_v2")
     assert [int(Path(path).parent.name) for path in one.paths] == one.labels.tolist()
     assert one.labels.tolist() == [label for label in range(V2_CLASSES) for _ in range(2)]
 
 
 def test_r_and_a_have_the_columns_of_their_folders(layout: Layout):
-    r, a = prepared(layout, "r"), prepared(layout, "a")
+    r, a = prepared(layout, "imagenet_r"), prepared(layout, "imagenet_a")
     assert r.label_space.columns == ((1,), (3,))
     assert r.class_names == ["goldfish", "coffee mug"]
     assert r.labels.tolist() == [0, 1, 1]
@@ -152,25 +155,22 @@ def test_objectnet_has_its_own_classes_and_a_border(layout: Layout):
     assert one.label_space.project(logits).tolist() == [[2.0, 0.0]]  # the larger of two ids
 
 
-def test_the_held_out_images_are_as_many_of_each_class_and_never_trained_on(layout: Layout):
+def test_as_many_images_of_each_class_are_held_out_and_never_trained_on(layout: Layout):
     train, held = prepared(layout, "train"), prepared(layout, "id_val")
     assert np.bincount(held.labels).tolist() == [2, 2, 2, 2]
     assert np.bincount(train.labels).tolist() == [3, 3, 3, 3]
     assert not set(train.paths) & set(held.paths)
-    positions = {path[-6] for path in held.paths}
-    assert len(positions) > 2  # chance, not the first two of each class
+    assert len({path[-6] for path in held.paths}) > 2  # random, not the first two of each class
 
 
 def test_the_seed_chooses_the_held_out_images(layout: Layout):
     first = prepared(layout, "id_val").paths.tolist()
     shutil.rmtree(layout.data)
-    assert prepared(layout, "id_val").paths.tolist() == first
-    shutil.rmtree(layout.data)
     layout.params.write_text(PARAMS.replace("seed: 0, on_error", "seed: 1, on_error"))
     assert prepared(layout, "id_val").paths.tolist() != first
 
 
-def test_all_faults_are_said_at_once_each_with_what_to_do(
+def test_all_problems_are_reported_at_once_each_with_what_to_do(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ):
     folder = top(layout)
@@ -186,22 +186,22 @@ def test_all_faults_are_said_at_once_each_with_what_to_do(
     Image.effect_noise((64, 64), 90).save(cut)
     cut.write_bytes(cut.read_bytes()[:-500])
     (folder / "objectnet-1.0" / "mappings" / "imagenet_to_label_2012_v2").unlink()
-    said = check_data(layout)
+    report = check_data(layout)
     for part in (
-        "train: 19 images, not 20: unpack its archive anew",
+        "train: 19 images, not 20: unpack its archive again",
         "train: 1 archives are not unpacked (n04591713.tar): unpack each",
         "id_test: 1 folders are not WordNet ids like n01440764 (goldfish): remove them",
         "id_test: 1 classes of train are missing: n01443537",
-        "v2: 1 folders are not named by a number from 0 to 11 (seven)",
-        "v2: 1 classes are missing: 7",
-        f"r: not found: put it at {folder}/imagenet-r",
-        "a: 1 folders are none of train's classes (n99999999)",
-        "a: 3 class folders, not 2: unpack its archive anew",
+        "imagenet_v2: 1 folders are not named by a number from 0 to 11 (seven)",
+        "imagenet_v2: 1 classes are missing: 7",
+        f"imagenet_r: not found: put it at {folder}/imagenet-r",
+        "imagenet_a: 1 folders are none of train's classes (n99999999)",
+        "imagenet_a: 3 class folders, not 2: unpack its archive again",
         f"{cut}: image file is truncated",
         "objectnet: ",
     ):
-        assert any(part in line for line in said), (part, said)
-    assert any("imagenet_to_label_2012_v2 is missing" in line for line in said)
+        assert any(part in line for line in report), (part, report)
+    assert any("imagenet_to_label_2012_v2 is missing" in line for line in report)
     assert not layout.checked.exists()
     assert "id_test: val: 8 of 8 images in 4 of 4 classes" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="run stage `check_data`"):
@@ -218,23 +218,21 @@ def test_a_set_that_is_not_evaluated_need_not_be_there(layout: Layout):
         read_set(layout.data, "objectnet")
 
 
-def test_no_data_at_all_is_said_set_by_set(layout: Layout):
+def test_no_data_at_all_is_reported_set_by_set(layout: Layout):
     shutil.rmtree(top(layout))
-    said = check_data(layout)
-    assert [line.split(":")[0] for line in said] == [
-        "train", "id_test", "v2", "r", "a", "sketch", "objectnet",
-    ]  # fmt: skip
-    assert all("not found: put it at" in line for line in said)
+    report = check_data(layout)
+    assert [line.split(":")[0] for line in report] == list(SETS)
+    assert all("not found: put it at" in line for line in report)
 
 
 def test_unreadable_files_are_named_or_left_out(layout: Layout, capsys: pytest.CaptureFixture[str]):
     broken = [top(layout) / "train" / WORDNET_IDS[3] / f"n03063599_{i}.JPEG" for i in (0, 4)]
     broken[0].write_bytes(b"")
     broken[1].write_bytes(b"<html>not found</html>")
-    said = check_data(layout)
-    assert [line.split(": ")[0] for line in said] == [str(path) for path in broken]
-    assert "empty file" in said[0]
-    assert all(line.endswith("get it anew, or write `on_error: skip`") for line in said)
+    report = check_data(layout)
+    assert [line.split(": ")[0] for line in report] == [str(path) for path in broken]
+    assert "empty file" in report[0]
+    assert all("on_error: skip" in line for line in report)
     layout.params.write_text(PARAMS.replace("on_error: stop", "on_error: skip"))
     assert check_data(layout) == []
     printed = capsys.readouterr().out
@@ -247,12 +245,12 @@ def test_unreadable_files_are_named_or_left_out(layout: Layout, capsys: pytest.C
     assert not {str(path.relative_to(top(layout))) for path in broken} & set(left)
 
 
-def test_a_damaged_mapping_is_said(layout: Layout):
+def test_a_damaged_mapping(layout: Layout):
     mappings = top(layout) / "objectnet-1.0" / "mappings"
     (mappings / "objectnet_to_imagenet_1k.json").write_text('{"Mug": "no such thing"}')
     with pytest.raises(KeyError, match="no such thing"):
         read_objectnet_mapping(mappings)
-    assert any("does not fit together ('no such thing')" in line for line in check_data(layout))
+    assert any("its files do not match ('no such thing')" in line for line in check_data(layout))
 
 
 def test_the_real_table_is_the_papers():
@@ -260,10 +258,10 @@ def test_the_real_table_is_the_papers():
     assert counts == {
         "train": (1_281_167, 1000),
         "id_test": (50_000, 1000),
-        "v2": (10_000, 1000),
-        "r": (30_000, 200),
-        "a": (7_500, 200),
-        "sketch": (50_889, 1000),
+        "imagenet_v2": (10_000, 1000),
+        "imagenet_r": (30_000, 200),
+        "imagenet_a": (7_500, 200),
+        "imagenet_sketch": (50_889, 1000),
         "objectnet": (18_574, 113),
     }
     assert len(imagenet.CLASS_NAMES) == 1000
@@ -271,15 +269,9 @@ def test_the_real_table_is_the_papers():
 
 
 def test_the_number_of_held_out_images_must_be_given():
+    numbers = {"kind": "imagenet", "folder": "x", "train_shards": None, "seed": 0}
     with pytest.raises(ValueError, match="validation_per_class"):
-        ImagenetParams(
-            kind="imagenet",
-            folder="x",
-            train_shards=None,
-            validation_per_class=None,
-            seed=0,
-            on_error="stop",
-        )
+        ImagenetParams(**numbers, validation_per_class=None, on_error="stop")
 
 
 def test_a_class_without_a_readable_file_leaves_nothing_half_made(layout: Layout):
@@ -305,8 +297,8 @@ def to_shards(layout: Layout) -> None:
     layout.params.write_text(PARAMS.replace("shards: null", 'shards: "train-{0,1}.tar"'))
 
 
-def test_train_may_lie_in_shards(layout: Layout, capsys: pytest.CaptureFixture[str]):
-    names = ("train", "id_val", "id_test", "r", "objectnet")
+def test_train_may_be_in_shards(layout: Layout, capsys: pytest.CaptureFixture[str]):
+    names = ("train", "id_val", "id_test", "imagenet_r", "objectnet")
     folders = {name: prepared(layout, name) for name in names}
     pictures = {name: one.thumbnails(range(len(one.labels))) for name, one in folders.items()}
     shutil.rmtree(layout.data)
@@ -320,17 +312,15 @@ def test_train_may_lie_in_shards(layout: Layout, capsys: pytest.CaptureFixture[s
     assert "train: train-{0,1}.tar: 20 of 20 images in 4 of 4 classes" in printed
 
 
-def test_faults_of_train_in_shards_are_said_with_the_others(layout: Layout):
+def test_problems_of_train_in_shards_are_reported_with_the_others(layout: Layout):
     to_shards(layout)
     whole = (top(layout) / "train-1.tar").read_bytes()
     (top(layout) / "train-1.tar").write_bytes(whole[: len(whole) // 2])
     shutil.rmtree(top(layout) / "val" / WORDNET_IDS[1])
-    said = check_data(layout)
-    # r and sketch show the class that val lacks
-    assert [line.split(": ")[0] for line in said] == ["train"] * 3 + ["id_test"] * 2 + [
-        "r",
-        "sketch",
-    ]
-    assert said[0].startswith(f"train: {top(layout)}/train-1.tar: no whole tar file (")
-    assert "images, not 20" in "".join(said[:3])
-    assert said[3].startswith("id_test: 3 class folders, not 4")
+    report = check_data(layout)
+    # R and Sketch show the class that val lacks
+    sets = [*["train"] * 3, *["id_test"] * 2, "imagenet_r", "imagenet_sketch"]
+    assert [line.split(": ")[0] for line in report] == sets
+    assert report[0].startswith(f"train: {top(layout)}/train-1.tar: no complete tar file (")
+    assert "images, not 20" in "".join(report[:3])
+    assert report[3].startswith("id_test: 3 class folders, not 4")

@@ -1,7 +1,8 @@
-"""The miniature's sets: who is shown and labelled how, filtered pictures, and the seeds."""
+"""The miniature's sets: classes and labels, filtered pictures, random streams, and its file."""
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +12,27 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from carot_lib.data.datasets import normalise, read_class_names, read_set
 from carot_lib.sources import miniature
 from carot_lib.sources.miniature import (
     DrawnSetParams,
     PictogramParams,
+    ReferenceParams,
+    World,
     adversarial_filter,
-    derive_seed,
     handwritten,
-    lay_out,
+    load_world,
+    make_generator,
+    plan_set,
     prepare,
     train_reference,
 )
 from carot_lib.sources.pictograms import GlyphBank, Pictogram, Recipe
 
 ROOT = Path(__file__).parents[2]
-REAL = yaml.safe_load((ROOT / "params.yaml").read_text())["miniature"]["data"]
+REAL = yaml.safe_load((ROOT / "data" / "miniature.yaml").read_text())
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS = [Pictogram(str(i), f"digit {word}", True, "") for i, word in enumerate(WORDS)]
 PIECES = [
@@ -42,7 +46,12 @@ CAPTION = Pictogram("☀", "sun", False, "")
 
 
 def params(**changes: object) -> PictogramParams:
-    """The project's recipes, three sets of a few small pictures, a reference of two epochs."""
+    small = {"kind": "pictograms", "world": "world.yaml", "image_size": 16, "seed": 0}
+    return PictogramParams.model_validate(small | {"subset_size": 3} | changes)
+
+
+def world(**changes: object) -> World:
+    """The project's recipes, three sets of a few pictures, a reference of two epochs."""
     sets = {
         "train": {"recipe": "photo", "images_per_class": 2, "classes": "all"},
         "a": {"recipe": "photo", "images_per_class": 2, "classes": "subset"},
@@ -50,8 +59,7 @@ def params(**changes: object) -> PictogramParams:
     }
     sets = {name: {"filtered": name == "a"} | drawn for name, drawn in sets.items()}
     reference = {"images_per_class": 4, "epochs": 2, "batch_size": 16, "learning_rate": 3.0e-3}
-    small = {"image_size": 16, "subset_size": 3, "sets": sets, "reference": reference}
-    return PictogramParams.model_validate(REAL | small | changes)
+    return World.model_validate(REAL | {"sets": sets, "reference": reference} | changes)
 
 
 def drawn(classes: str, images_per_class: int = 2) -> DrawnSetParams:
@@ -61,58 +69,55 @@ def drawn(classes: str, images_per_class: int = 2) -> DrawnSetParams:
 
 
 def test_a_set_of_all_classes_by_hand():
-    concepts, labels, own = lay_out(drawn("all"), PIECES[:3], params())
-    assert concepts.tolist() == labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert own is None
+    shown, labels, space = plan_set(drawn("all"), PIECES[:3], params())
+    assert shown.tolist() == labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert space is None
 
 
 def test_a_set_of_objects_by_hand():
     # piece: queen (0) and king (2); thing: umbrella (1) and anchor (3); the snowman is neither
-    concepts, labels, own = lay_out(drawn("objects"), PIECES, params())
-    assert own == {"names": ["piece", "thing"], "columns": [[0, 2], [1, 3]]}
-    assert concepts.tolist() == [0, 0, 2, 2, 1, 1, 3, 3]
+    shown, labels, space = plan_set(drawn("objects"), PIECES, params())
+    assert space == {"names": ["piece", "thing"], "columns": [[0, 2], [1, 3]]}
+    assert shown.tolist() == [0, 0, 2, 2, 1, 1, 3, 3]
     assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def test_a_world_without_objects_is_refused():
     with pytest.raises(ValueError, match="every class of a label space needs at least one column"):
-        lay_out(drawn("objects"), DIGITS, params())
+        plan_set(drawn("objects"), DIGITS, params())
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
 def test_a_subset_is_the_seeds_choice_in_the_order_of_the_classes(size: int, each: int, seed: int):
     chosen = params(subset_size=size, seed=seed)
-    concepts, labels, own = lay_out(drawn("subset", each), DIGITS, chosen)
-    shown = [group[0] for group in own["columns"]]
-    assert len(shown) == min(size, len(DIGITS))
-    assert shown == sorted(set(shown))
-    assert own["names"] == [DIGITS[i].name for i in shown]
-    assert concepts.tolist() == [i for i in shown for _ in range(each)]
-    assert labels.tolist() == [k for k in range(len(shown)) for _ in range(each)]
-    again = lay_out(drawn("subset", each), DIGITS, chosen)
-    assert torch.equal(concepts, again[0])
+    shown, labels, space = plan_set(drawn("subset", each), DIGITS, chosen)
+    subset = [group[0] for group in space["columns"]]
+    assert len(subset) == min(size, len(DIGITS))
+    assert subset == sorted(set(subset))
+    assert space["names"] == [DIGITS[i].name for i in subset]
+    assert shown.tolist() == [i for i in subset for _ in range(each)]
+    assert labels.tolist() == [k for k in range(len(subset)) for _ in range(each)]
 
 
-def test_every_subset_of_a_world_is_the_same_and_another_seed_has_another():
-    # as ImageNet-R and -A do not: so that what differs between `r` and `a` is the shift alone
-    first, other = (lay_out(drawn("subset"), DIGITS, params(seed=seed))[2] for seed in (0, 1))
+def test_all_subsets_of_a_world_are_the_same_and_another_seed_has_another():
+    # unlike ImageNet-R and -A: so that `r` and `a` differ in the shift alone
+    first, other = (plan_set(drawn("subset"), DIGITS, params(seed=seed))[2] for seed in (0, 1))
     assert first != other
-    assert first == lay_out(drawn("subset", 5), DIGITS, params())[2]
+    assert first == plan_set(drawn("subset", 5), DIGITS, params())[2]
 
 
-def test_each_set_has_a_seed_of_its_own():
-    seeds = {derive_seed(seed, number) for seed in range(30) for number in (*range(30), 1000)}
-    assert len(seeds) == 30 * 31
-    assert derive_seed(0, 1) == derive_seed(0, 1)
-    assert all(0 <= seed < 2**32 for seed in seeds)
+def test_each_set_has_a_random_stream_of_its_own():
+    streams = [(seed, number) for seed in range(30) for number in (*range(30), 1000)]
+    assert len({make_generator(*stream).initial_seed() for stream in streams}) == len(streams)
+    assert make_generator(0, 1).initial_seed() == make_generator(0, 1).initial_seed()
 
 
 def test_handwritten_digits_are_scikit_learns_by_class():
-    images, labels, own = handwritten([*PIECES, *DIGITS], image_size=32)
+    images, labels, space = handwritten([*PIECES, *DIGITS], image_size=32)
     assert images.shape == (1797, 32, 32, 3)
     assert labels.tolist() == sorted(load_digits().target.tolist())
-    assert own["names"] == [f"digit {word}" for word in WORDS]
-    assert own["columns"] == [[5 + i] for i in range(10)]  # behind the five others
+    assert space["names"] == [f"digit {word}" for word in WORDS]
+    assert space["columns"] == [[5 + i] for i in range(10)]  # behind the five others
     assert (images == images[..., :1]).all()  # grey
 
 
@@ -142,12 +147,12 @@ def test_a_world_without_some_digits_is_refused():
 
 
 @pytest.fixture(scope="module")
-def stencils() -> GlyphBank:
-    return GlyphBank(DIGITS, params().faces)
+def glyphs() -> GlyphBank:
+    return GlyphBank(DIGITS, world().faces)
 
 
 class Stubborn(nn.Module):
-    """Sees the class `seen` in pictures darker than their median, `otherwise` in the others."""
+    """Predicts the class `seen` for dark pictures, `otherwise` for the others."""
 
     def __init__(self, seen: int, otherwise: int, brightness: float = math.inf):
         super().__init__()
@@ -159,133 +164,166 @@ class Stubborn(nn.Module):
         return nn.functional.one_hot(guess, len(DIGITS)).float()
 
 
-def deceive(
-    stencils: GlyphBank, reference: nn.Module, concepts: list[int], seed: int = 0
-) -> Tensor:
-    world = params()
-    recipe = world.recipes["photo"]
-    return adversarial_filter(reference, stencils, torch.tensor(concepts), recipe, world, "a", seed)
+PHOTO = world().recipes["photo"]
 
 
-def test_pictures_are_drawn_until_each_one_deceives(stencils: GlyphBank):
-    # told to be a three if dark: threes are kept when bright, fours always at once
+def deceive(glyphs: GlyphBank, reference: nn.Module, shown: list[int], seed: int = 0) -> Tensor:
+    generator = Generator().manual_seed(seed)
+    return adversarial_filter(reference, glyphs, torch.tensor(shown), PHOTO, 16, generator, "a")
+
+
+def test_pictures_are_drawn_until_each_one_deceives(glyphs: GlyphBank):
+    # dark pictures are taken for threes: a three must be bright, a four deceives at once
     reference = Stubborn(3, 8, brightness=0.0)
-    concepts = [3] * 20 + [4] * 20
-    images = deceive(stencils, reference, concepts)
+    shown = [3] * 20 + [4] * 20
+    images = deceive(glyphs, reference, shown)
     guesses = reference(normalise(images)).argmax(dim=1)
-    assert (guesses != torch.tensor(concepts)).all()
+    assert (guesses != torch.tensor(shown)).all()
     assert (normalise(images[:20]).mean(dim=(1, 2, 3)) >= 0).all()
     assert not (normalise(images[20:]).mean(dim=(1, 2, 3)) >= 0).all()
-    assert len(images.flatten(1).unique(dim=0)) == 40  # each found its own
+    assert len(images.flatten(1).unique(dim=0)) == 40
 
 
-def test_the_first_picture_that_deceives_is_kept(stencils: GlyphBank):
-    # everybody is deceived at the first try: the same pictures as without a filter
-    images = deceive(stencils, Stubborn(0, 0), [4, 5, 6], seed=9)
-    generator = torch.Generator().manual_seed(9)
-    world = params()
-    plain = stencils.draw(torch.tensor([4, 5, 6]), world.recipes["photo"], 16, generator)
+def test_the_first_picture_that_deceives_is_kept(glyphs: GlyphBank):
+    # every picture deceives at the first try: the same pictures as without a filter
+    images = deceive(glyphs, Stubborn(0, 0), [4, 5, 6], seed=9)
+    plain = glyphs.draw(torch.tensor([4, 5, 6]), PHOTO, 16, Generator().manual_seed(9))
     assert torch.equal(images, plain)
 
 
-def test_a_class_that_never_deceives_is_said(stencils: GlyphBank, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(miniature, "ROUNDS", 3)
+def test_a_class_that_never_deceives_is_an_error(
+    glyphs: GlyphBank, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(miniature, "MAX_ROUNDS", 3)
     message = (
         r"set a: after 3 rounds 2 of 3 pictures still do not deceive .* fewer epochs or images"
     )
     with pytest.raises(ValueError, match=message):
-        deceive(stencils, Stubborn(5, 5), [5, 5, 6])
+        deceive(glyphs, Stubborn(5, 5), [5, 5, 6])
 
 
 def test_the_reference_learns_its_pictures():
-    numbers = {"images_per_class": 30, "epochs": 4, "batch_size": 16, "learning_rate": 1.0e-2}
-    patient, stencils = params(reference=numbers), GlyphBank(PIECES, params().faces)
+    patient = {"images_per_class": 30, "epochs": 4, "batch_size": 16, "learning_rate": 1.0e-2}
     easy = {"contrast": {"low": 0.6, "high": 0.9}, "rotation": 0, "noise": {"low": 0, "high": 0.02}}
     recipe = Recipe.model_validate(REAL["recipes"]["photo"] | easy)
-    reference = train_reference(patient, stencils, recipe)
+    glyphs = GlyphBank(PIECES, world().faces)
+    reference = train_reference(ReferenceParams(**patient), glyphs, recipe, params())
     assert not reference.training
     labels = torch.arange(5).repeat(40)
-    images = stencils.draw(labels, recipe, 16, torch.Generator().manual_seed(77))  # new ones
-    right = (reference(normalise(images)).argmax(dim=1) == labels).float().mean()
-    assert right > 0.45  # chance: .2
+    images = glyphs.draw(labels, recipe, 16, Generator().manual_seed(77))  # new ones
+    accuracy = (reference(normalise(images)).argmax(dim=1) == labels).float().mean()
+    assert accuracy > 0.45  # chance: .2
 
 
-def test_the_reference_is_the_seeds(stencils: GlyphBank):
-    recipe = params().recipes["photo"]
-    short = params()
-    state = train_reference(short, stencils, recipe).state_dict()
+def test_the_seed_alone_determines_the_reference(glyphs: GlyphBank):
+    def state(seed: int) -> dict[str, Tensor]:
+        model = train_reference(world().reference, glyphs, PHOTO, params(seed=seed))
+        return model.state_dict()
+
+    first = state(0)
     with torch.random.fork_rng():
-        torch.manual_seed(5)  # the chances of others do not matter
-        again = train_reference(short, stencils, recipe).state_dict()
-    other = train_reference(params(seed=1), stencils, recipe).state_dict()
-    assert all(torch.equal(value, again[key]) for key, value in state.items())
-    assert not all(torch.equal(value, other[key]) for key, value in state.items())
+        torch.manual_seed(5)  # torch's global generator does not matter
+        again = state(0)
+    other = state(1)
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    assert not all(torch.equal(value, other[key]) for key, value in first.items())
+
+
+ALL = [*PIECES, *DIGITS, CAPTION]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "prepared"
-    prepare(params(), [*PIECES, *DIGITS, CAPTION], folder)
+    prepare(params(), world(), ALL, folder)
     return folder
 
 
-def test_a_world_holds_every_set_and_the_names(world: Path):
+def test_a_world_holds_every_set_and_the_names(folder: Path):
     names = {"train", "a", "objectnet", "handwritten"}
-    assert {path.name for path in world.iterdir()} == {f"{n}.npz" for n in names} | {"classes.json"}
-    # the sun stands in captions only
-    assert read_class_names(world) == [one.name for one in [*PIECES, *DIGITS]]
-    spaces = json.loads((world / "classes.json").read_text())["label_spaces"]
+    files = {path.name for path in folder.iterdir()}
+    assert files == {f"{name}.npz" for name in names} | {"classes.json"}
+    assert read_class_names(folder) == [one.name for one in ALL[:-1]]  # the sun is no class
+    spaces = json.loads((folder / "classes.json").read_text())["label_spaces"]
     assert set(spaces) == {"a", "objectnet", "handwritten"}
-    sizes = {name: len(read_set(world, name).labels) for name in names}
+    sizes = {name: len(read_set(folder, name).labels) for name in names}
     # 15 classes by 2; 3 classes by 2; 4 classes with an object by 3
     assert sizes == {"train": 30, "a": 6, "objectnet": 12, "handwritten": 1797}
     for name in names:
-        one = read_set(world, name)
+        one = read_set(folder, name)
         assert one.images.shape == (len(one.labels), 16, 16, 3)
         assert one.labels.max() == len(one.label_space.columns) - 1
 
 
-def test_every_picture_of_a_filtered_set_deceives_the_reference(world: Path):
-    classes = [*PIECES, *DIGITS]
-    stencils, one = GlyphBank(classes, params().faces), read_set(world, "a")
-    reference = train_reference(params(), stencils, params().recipes["photo"])
+def test_every_picture_of_a_filtered_set_deceives_the_reference(folder: Path):
+    glyphs, one = GlyphBank(ALL[:-1], world().faces), read_set(folder, "a")
+    reference = train_reference(world().reference, glyphs, PHOTO, params())
     guesses = reference(normalise(torch.from_numpy(one.images))).argmax(dim=1)
     truth = torch.tensor([one.label_space.columns[label][0] for label in one.labels])
     assert (guesses != truth).all()
 
 
-def test_the_same_params_give_the_same_bytes(world: Path, tmp_path: Path):
-    prepare(params(), [*PIECES, *DIGITS, CAPTION], tmp_path)
-    for path in world.iterdir():
+def test_the_same_params_give_the_same_bytes(folder: Path, tmp_path: Path):
+    prepare(params(), world(), ALL, tmp_path)
+    for path in folder.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_a_set_added_at_the_end_leaves_the_others_alone(world: Path, tmp_path: Path):
-    sets = {name: one.model_dump() for name, one in params().sets.items()}
-    sets["v2"] = sets["train"]
-    prepare(params(sets=sets), [*PIECES, *DIGITS], tmp_path)
-    for name in params().sets:
-        assert read_set(tmp_path, name).fingerprint == read_set(world, name).fingerprint
+def test_a_set_added_at_the_end_leaves_the_others_alone(folder: Path, tmp_path: Path):
+    sets = {name: one.model_dump() for name, one in world().sets.items()}
+    prepare(params(), world(sets=sets | {"v2": sets["train"]}), ALL, tmp_path)
+    for name in sets:
+        assert read_set(tmp_path, name).fingerprint == read_set(folder, name).fingerprint
     # the same recipe drawn anew is another set
-    assert read_set(tmp_path, "v2").fingerprint != read_set(world, "train").fingerprint
+    assert read_set(tmp_path, "v2").fingerprint != read_set(folder, "train").fingerprint
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [("image_size", 0), ("subset_size", 0), ("seed", "x"), ("kind", "photos"), ("colour", 1)],
 )
-def test_an_impossible_world_is_refused(key: str, value: object):
+def test_invalid_params_are_refused(key: str, value: object):
     with pytest.raises(ValueError, match=key):
         params(**{key: value})
 
 
-def test_a_recipe_that_is_not_there_is_named():
-    sets = {"v2": drawn("all").model_dump() | {"recipe": "v3"}}
-    with pytest.raises(ValueError, match=r"sets\.v2\.recipe: no recipe named 'v3'"):
-        params(sets=sets)
+def write_world(root: Path, content: object) -> None:
+    (root / "world.yaml").write_text(yaml.safe_dump(content))
+
+
+def test_a_world_is_read_from_its_file(tmp_path: Path):
+    write_world(tmp_path, REAL)
+    assert load_world(tmp_path, params()) == World.model_validate(REAL)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "world.yaml: colour: unknown key"),
+        ({"reference": None}, "world.yaml: reference: "),
+        (
+            {"recipes": {"photo": REAL["recipes"]["photo"] | {"size": {"low": 3, "high": 1}}}},
+            "world.yaml: recipes.photo.size.low (3.0) is above high (1.0)",
+        ),
+        (
+            {"sets": {"v2": REAL["sets"]["v2"] | {"recipe": "v3"}}},
+            "world.yaml: sets.v2.recipe: no recipe named 'v3'",
+        ),
+    ],
+)
+def test_an_invalid_world_is_refused_with_file_and_key(tmp_path: Path, change: dict, message: str):
+    write_world(tmp_path, REAL | change)
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as caught:
+        load_world(tmp_path, params())
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_world_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"world\.yaml: no such file"):
+        load_world(tmp_path, params())
 
 
 def test_the_faces_of_all_recipes_once_each_the_first_recipes_first():
-    faces = params().faces
+    faces = world().faces
     assert faces[:2] == ["DejaVuSans", "DejaVuSans-Bold"]
     assert len(faces) == len(set(faces)) == 10

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from handwritten_digits import CLASSES, SHIFTS, digit_params, write_digits
 from hypothesis import given
 from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg
 from PIL import Image
-from test_folders import CLASSES, SHIFTS, tree, write_digits
 from webdataset import TarWriter
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -153,7 +153,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             write_shard(root / f"data/shards/{one.name}-{number}.tar", [samples[i] for i in rows])
     (root / "names.txt").write_text("\n".join(name.replace("_", " ") for name in CLASSES))
     layout, prepared = Layout(root, "folders"), []
-    numbers = tree()
+    numbers = digit_params()
     in_shards = {
         "kind": "shards",
         "folder": "data/shards",
@@ -209,7 +209,7 @@ def test_shards_of_the_library_are_read_as_the_library_reads_them(tmp_path: Path
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
     index = index_shard(str(path), 3)
-    assert (index.fault, index.odd) == (None, {})
+    assert (index.problem, index.invalid) == (None, {})
     with path.open("rb") as file:
         theirs = list(group_by_keys(tar_file_expander([{"url": "x", "stream": file}])))
     assert [one["__key__"] for one in theirs] == [f"a/{i}" for i in range(5)]
@@ -240,13 +240,13 @@ def test_whatever_the_members_images_are_found_byte_for_byte(
             expected.append((f"{i}{name}.{images[0]}", content[images[0]], label))
     path = write_shard(tmp_path_factory.getbasetemp() / "drawn.tar", samples)
     index = index_shard(str(path), 3)
-    assert index.fault is None
+    assert index.problem is None
     found = []
     for where, label in index.images:
         member = locate(path.parent, f"0:{where}", [path.name])
         found.append((member.name, member.open().read(), label))
     assert found == expected
-    odd = sum(len(odd) for odd in index.odd.values())
+    odd = sum(len(odd) for odd in index.invalid.values())
     assert odd == sum(1 for _, content in samples if content) - len(expected)
 
 
@@ -260,8 +260,8 @@ def test_a_shard_that_is_cut_off_anywhere_is_a_fault(
     whole = write_shard(path, samples).read_bytes()
     path.write_bytes(whole[:length])
     index = index_shard(str(path), 3)
-    assert index.fault.startswith("no whole tar file (")
-    assert index.fault.endswith("get it anew; if it is compressed, unpack it")
+    assert index.problem.startswith("no complete tar file (")
+    assert index.problem.endswith("download it again; if it is compressed, unpack it")
     assert len(index.images) < 6
     for (where, _), (_, content) in zip(index.images, samples, strict=False):
         offset, size, _ = where.split(":", 2)
@@ -275,7 +275,9 @@ def test_a_damaged_head_is_no_end(layout: Layout):
     content[4 * 512 + 10] ^= 1  # in the head of the second sample
     path.write_bytes(content)
     index = index_shard(str(path), 3)
-    assert index.fault.startswith("no whole tar file (no end mark; the last good sample: 000020)")
+    assert index.problem.startswith(
+        "no complete tar file (no end mark; the last good sample: 000020)"
+    )
     assert len(index.images) == 1
 
 
@@ -354,16 +356,16 @@ def test_all_faults_are_said_at_once(layout: Layout):
     (layout.root / "captions.txt").write_text("a scan\n")
     said = "\n".join(check_data(layout))
     for part in (
-        f"train: {folder}/train-0.tar: not there, or not to be reached: check the path",
-        f"train: {folder}/train-1.tar: no whole tar file (unexpected end of data; the last good "
-        "sample: 000006): get it anew",
+        f"train: {folder}/train-0.tar: does not exist or cannot be reached: check the path",
+        f"train: {folder}/train-1.tar: no complete tar file (unexpected end of data; the last good "
+        "sample: 000006): download it again",
         f"id_test: {folder}/test.tar: 1 samples have no label (a): add a member .cls",
         f"id_test: {folder}/test.tar: 1 samples have a label that is no class's number (000002",
-        f"few: {folder}/few.tar: no whole tar file (",
-        "away: http://127.0.0.1:9/x.tar: not there, or not to be reached",
-        "cloud: nowhere://x/y.tar: not readable in parts (Protocol not known: nowhere",
-        "shards: test.tar: named twice",
-        "shards: id_val, ood: this name is taken",
+        f"few: {folder}/few.tar: no complete tar file (",
+        "away: http://127.0.0.1:9/x.tar: does not exist or cannot be reached",
+        "cloud: nowhere://x/y.tar: parts of it cannot be read (Protocol not known: nowhere",
+        "shards: test.tar: listed twice",
+        "shards: id_val, ood: this name is reserved",
         "templates: captions.txt: every line needs {}",
         "validation_per_class: give a number",
     ):
@@ -431,10 +433,12 @@ def test_a_shard_that_changed_since_is_named(layout: Layout):
     path = top(layout) / "few.tar"
     path.write_bytes(path.read_bytes()[:600])
     few = read_set(layout.data, "few")
-    with pytest.raises(ValueError, match=r"few\.tar: \d+ bytes came instead of \d+: it was chan"):
+    with pytest.raises(
+        ValueError, match=r"few\.tar: returned \d+ bytes instead of \d+: the file has chan"
+    ):
         list(few.read_images(SMALL, 2))
     path.unlink()
-    with pytest.raises(ValueError, match=r"few\.tar: does not come \("):
+    with pytest.raises(ValueError, match=r"few\.tar: cannot be read \("):
         few.open_images(SMALL)[[0]]
 
 
@@ -520,9 +524,9 @@ def test_a_server_that_gives_whole_files_only_is_said(layout: Layout, serve: Cal
     said = check_data(layout)
     assert len(said) == 3
     for line, name in zip(said, ("train-0", "train-1", "few"), strict=True):
-        assert f"{address}/{name}.tar: not readable in parts (" in line
-        assert "its server does not give parts of a file" in line
-        assert line.endswith("download it, name its path")
+        assert f"{address}/{name}.tar: parts of it cannot be read (" in line
+        assert "its server does not support range requests" in line
+        assert line.endswith("download it and give its path")
 
 
 def test_a_shard_that_changed_behind_its_url_is_one_line(layout: Layout, serve: Callable):
@@ -532,6 +536,8 @@ def test_a_shard_that_changed_behind_its_url_is_one_line(layout: Layout, serve: 
     assert check_data(layout) == []
     data(layout)
     (top(layout) / "few.tar").write_bytes(os.urandom(100))
-    with pytest.raises(ValueError, match=rf"^{address}/few\.tar: \d+ bytes came instead") as caught:
+    with pytest.raises(
+        ValueError, match=rf"^{address}/few\.tar: returned \d+ bytes instead"
+    ) as caught:
         list(read_set(layout.data, "few").read_images(SMALL, 1))
     assert len(str(caught.value).splitlines()) == 1

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from carot_lib.data.prompts import clip_templates, medium_of
 from carot_lib.models.clip import Clip, build_clip
-from carot_lib.sources.miniature import PictogramParams
+from carot_lib.sources.miniature import PictogramParams, World
 from carot_lib.sources.pictograms import Pictogram
 from carot_lib.training.pretraining import (
     CaptionStream,
@@ -35,6 +35,7 @@ PICTOGRAMS = [
     Pictogram("☃", "snowman", False, ""),
 ]
 DATA = PictogramParams.model_validate(TREE["data"] | {"image_size": 32})
+WORLD = World.model_validate(yaml.safe_load((ROOT / "data" / "miniature.yaml").read_text()))
 TINY = {"text_width": 16, "text_heads": 2, "text_layers": 1, "embed_dim": 16}
 
 
@@ -45,7 +46,7 @@ def params(**changes: object) -> PretrainingParams:
 
 
 def web(**changes: object) -> CaptionStream:
-    return CaptionStream(params(**changes), DATA, PICTOGRAMS)
+    return CaptionStream(params(**changes), DATA, WORLD, PICTOGRAMS)
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -121,7 +122,7 @@ def test_the_shares_of_the_mix_by_hand():
 
 
 @given(
-    st.dictionaries(st.sampled_from(list(DATA.recipes)), st.floats(0.01, 1), min_size=1),
+    st.dictionaries(st.sampled_from(list(WORLD.recipes)), st.floats(0.01, 1), min_size=1),
     st.integers(1, 300),
 )
 def test_a_batch_is_as_large_as_asked_for_whatever_the_mix(mix: dict[str, float], n: int):
@@ -159,7 +160,7 @@ def test_a_batch_too_small_for_its_mix_is_refused(batch_size: int, mix: dict[str
 def test_a_name_too_long_for_the_model_is_refused():
     short = params(model=TREE["pretrained"]["model"] | TINY | {"context_length": 6})
     with pytest.raises(ValueError, match="tokens, the model takes 6"):
-        CaptionStream(short, DATA, PICTOGRAMS)
+        CaptionStream(short, DATA, WORLD, PICTOGRAMS)
 
 
 def test_the_web_is_the_generators():
@@ -179,18 +180,20 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def test_pretraining_is_the_seeds_and_leaves_the_chances_of_others_alone():
     before = torch.random.get_rng_state()
-    first = state(pretrain(params(), DATA, PICTOGRAMS, lambda record: None))
+    first = state(pretrain(params(), DATA, WORLD, PICTOGRAMS, lambda record: None))
     assert torch.equal(before, torch.random.get_rng_state())
     with torch.random.fork_rng():
         torch.manual_seed(99)
-        again = state(pretrain(params(), DATA, PICTOGRAMS, lambda record: None))
+        again = state(pretrain(params(), DATA, WORLD, PICTOGRAMS, lambda record: None))
     assert equal(first, again)
-    assert not equal(first, state(pretrain(params(seed=1), DATA, PICTOGRAMS, lambda r: None)))
+    assert not equal(
+        first, state(pretrain(params(seed=1), DATA, WORLD, PICTOGRAMS, lambda r: None))
+    )
 
 
 def test_every_step_is_logged_with_its_rate(capsys: pytest.CaptureFixture[str]):
     records = []
-    clip = pretrain(params(steps=5), DATA, PICTOGRAMS, records.append)
+    clip = pretrain(params(steps=5), DATA, WORLD, PICTOGRAMS, records.append)
     assert all(
         list(record) == ["step", "learning_rate", "contrastive", "logit_scale"]
         for record in records
@@ -208,13 +211,13 @@ def test_the_first_loss_is_that_of_knowing_nothing():
     # scale so small that all similarities are equal: log(batch) nats
     records = []
     model = TREE["pretrained"]["model"] | TINY | {"initial_logit_scale": 1.0e-6}
-    pretrain(params(model=model, steps=1), DATA, PICTOGRAMS, records.append)
+    pretrain(params(model=model, steps=1), DATA, WORLD, PICTOGRAMS, records.append)
     assert records[0]["contrastive"] == pytest.approx(math.log(20), abs=1e-4)
 
 
 def test_pretraining_learns():
     records = []
-    pretrain(params(steps=16), DATA, PICTOGRAMS, records.append)
+    pretrain(params(steps=16), DATA, WORLD, PICTOGRAMS, records.append)
     losses = [record["contrastive"] for record in records]
     assert sum(losses[-4:]) / 4 < sum(losses[:4]) / 4 - 0.2
 
@@ -222,7 +225,9 @@ def test_pretraining_learns():
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_when():
     records = []
     with pytest.raises(FloatingPointError, match="pre-training: the loss is nan at step 2"):
-        pretrain(params(learning_rate=1.0e38, warmup_steps=0), DATA, PICTOGRAMS, records.append)
+        pretrain(
+            params(learning_rate=1.0e38, warmup_steps=0), DATA, WORLD, PICTOGRAMS, records.append
+        )
     assert [record["step"] for record in records] == [1]
 
 
