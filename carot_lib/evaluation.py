@@ -9,6 +9,17 @@ from carot_lib.schema import StrictParams, read_params
 
 VALIDATION = "id_val"  # the set on which all is selected: no calibration is reported on it
 
+# the numbers of Table 1 by column: dataset (`ood`: mean over the shifts), calibration, metric
+TABLE1_COLUMNS = {
+    "id_acc": ("id_test", "none", "accuracy"),
+    "ood_acc": ("ood", "none", "accuracy"),
+    "id_ece": ("id_test", "none", "ece"),
+    "ood_ece": ("ood", "none", "ece"),
+    "id_ece_ts": ("id_test", "temperature", "ece"),
+    "ood_ece_ts": ("ood", "temperature", "ece"),
+    "temperature": (VALIDATION, "temperature", "temperature"),
+}
+
 
 class TemperatureParams(StrictParams):
     """Temperatures to choose from."""
@@ -41,6 +52,7 @@ class EvaluationParams(StrictParams):
     temperature: TemperatureParams
     bootstrap: BootstrapParams
     batch_mean_size: PositiveInt  # images a batch, for the public code's mean of batch ECEs
+    equivalence_margin: PositiveFloat  # two numbers that differ by less count as equal
 
     @property
     def reported(self) -> list[str]:

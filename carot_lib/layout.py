@@ -72,6 +72,16 @@ class Layout:
         return self.root / "results" / self.profile
 
     @property
+    def tables(self) -> Path:
+        """All tables: CSV, Markdown and LaTeX."""
+        return self.results / "tables"
+
+    @property
+    def provenance(self) -> Path:
+        """The record of what made the results."""
+        return self.results / "provenance.json"
+
+    @property
     def paper(self) -> Path:
         """The published numbers."""
         return self.root / "data" / "paper"

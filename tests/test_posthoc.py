@@ -1,4 +1,4 @@
-"""Stages that judge predictions: evaluate, posthoc, tables and replicate in a made-up project."""
+"""Stages that evaluate predictions: evaluate, posthoc and tables in a made-up project."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.bootstrap import replicates
 from carot_lib.calibration.calibrators import Temperature
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.metrics import brier, nll
 from carot_lib.calibration.predictions import Predictions
+from carot_lib.calibration.reported import measure
 from carot_lib.evaluation import load_evaluation
 from carot_lib.layout import Layout
 from carot_lib.report.styles import CALIBRATION_NAMES
@@ -20,7 +22,6 @@ from carot_lib.report.tables import TABLE1_RUNS, TABLE2_RUNS
 from carot_lib.stages.calibrate import calibrate
 from carot_lib.stages.evaluate import evaluate
 from carot_lib.stages.posthoc import posthoc
-from carot_lib.stages.replicate import replicate
 from carot_lib.stages.tables import tables
 
 ROOT = Path(__file__).parents[1]
@@ -217,51 +218,77 @@ def test_scores_are_those_of_the_calibrated_logits(judged: tuple[Layout, pd.Data
         assert value(table, "objectnet", "temperature_nll", metric) == pytest.approx(expected)
 
 
-# Tables and replicate
+# Tables
 
 
-@pytest.fixture
-def all_runs(layout: Layout) -> Layout:
-    """The project with the predictions and temperatures of every row."""
+def save_replicates(layout: Layout, run: str) -> None:
+    """The paired replicates of a run, and which images it saw."""
+    params, folder, arrays = load_evaluation(layout), layout.evaluation(run, 0), {}
+    chosen = json.loads((folder / "temperature.json").read_text()) | {"fingerprints": {}}
+    for name in ["id_test", *params.ood]:
+        predictions = Predictions.load(layout.predictions(run, 0, name))
+        chosen["fingerprints"][name] = predictions.fingerprint
+        calibrated = {
+            "none": predictions.calibrated(),
+            "temperature": predictions.calibrated(chosen["temperature"]),
+        }
+        resampled = replicates(predictions, calibrated, params.n_bins, 40, params.bootstrap.seed)
+        for calibration, one in calibrated.items():
+            values = measure(one, predictions, params)
+            for metric in ("accuracy", "ece"):
+                key = f"{name}|{calibration}|{metric}"
+                arrays[key] = resampled[calibration][metric]
+                arrays[f"{key}|value"] = values[metric]
+    np.savez(folder / "replicates.npz", **arrays)
+    (folder / "temperature.json").write_text(json.dumps(chosen))
+
+
+@pytest.fixture(scope="module")
+def all_runs(
+    tmp_path_factory: pytest.TempPathFactory, judged: tuple[Layout, pd.DataFrame]
+) -> Layout:
+    """A project with the evaluations of every row; those after calibrators are the same."""
+    layout = project(tmp_path_factory.mktemp("all_runs"))
     for run in RUNS:
         for name in SETS:
             save(layout, run, name)
         calibrate(layout, run, 0)
+        evaluate(layout, run, 0)
+        save_replicates(layout, run)
+        judged[1].assign(run=run).to_csv(layout.evaluation(run, 0) / "posthoc.csv", index=False)
     return layout
 
 
-def test_tables_hold_every_calibrator_of_every_run(
-    all_runs: Layout, judged: tuple[Layout, pd.DataFrame]
-):
-    for run in RUNS:
-        evaluate(all_runs, run, 0)
-        path = all_runs.evaluation(run, 0) / "posthoc.csv"
-        judged[1].assign(run=run).to_csv(path, index=False)
+def test_tables_hold_every_calibrator_of_every_run(all_runs: Layout):
     tables(all_runs)
-    table = pd.read_csv(all_runs.results / "posthoc.csv")
+    table = pd.read_csv(all_runs.tables / "posthoc.csv")
     assert list(table) == HEAD
     assert set(table["run"]) == set(RUNS)
-    lines = (all_runs.results / "posthoc.md").read_text().splitlines()
+    lines = (all_runs.tables / "posthoc.md").read_text().splitlines()
     assert len(lines) == 2 + len(RUNS) * len(CALIBRATION_NAMES) + 2
-    intervals = (all_runs.results / "table1_intervals.md").read_text().splitlines()
+    intervals = (all_runs.tables / "table1_intervals.md").read_text().splitlines()
     assert len(intervals) == 2 + len(TABLE1_RUNS) + 2
     # the numbers of Table 1, in its order
-    first = pd.read_csv(all_runs.results / "table1.csv").set_index("run").loc["zs"]
+    first = pd.read_csv(all_runs.tables / "table1.csv").set_index("run").loc["zs"]
     cells = intervals[2].split(" | ")[1::2]
     columns = ["id_ece", "ood_ece", "id_ece_ts", "ood_ece_ts"]
     assert [float(cell.split()[0]) for cell in cells] == pytest.approx(
         first[columns].tolist(), abs=5.1e-5
     )
-
-
-def test_runs_on_the_same_images_are_compared(all_runs: Layout):
-    report = replicate(all_runs)
-    assert report["value"].notna().all()
-    assert len(pd.read_csv(all_runs.results / "differences.csv")) == (len(RUNS) - 1) * 2 * 3
+    # claims and differences are those of the long table
+    claims = pd.read_csv(all_runs.tables / "replication.csv").set_index("part")["value"]
+    table1 = pd.read_csv(all_runs.tables / "table1.csv").set_index("run")
+    assert claims["OOD ECE: FT - ZS"] == pytest.approx(
+        table1.loc["ft", "ood_ece"] - table1.loc["zs", "ood_ece"], abs=2e-6
+    )
+    assert claims.notna().all()
+    assert len(pd.read_csv(all_runs.tables / "differences.csv")) == (len(RUNS) - 1) * 2 * 3
 
 
 def test_runs_on_other_images_are_refused_by_set_and_run(all_runs: Layout):
+    before = (all_runs.tables / "metrics.csv").stat().st_mtime_ns
     save(all_runs, "flyp", "sketch", fingerprint="another draw")
+    save_replicates(all_runs, "flyp")
     with pytest.raises(ValueError, match=r"set sketch .*zs, seed 0 .*flyp, seed 0 \(another"):
-        replicate(all_runs)
-    assert not (all_runs.results / "replication.csv").exists()
+        tables(all_runs)
+    assert (all_runs.tables / "metrics.csv").stat().st_mtime_ns == before  # nothing is written

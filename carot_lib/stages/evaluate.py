@@ -16,10 +16,9 @@ from carot_lib.calibration.bootstrap import mean_over_sets, replicates, table_wi
 from carot_lib.calibration.predictions import Predictions, check_held_out
 from carot_lib.calibration.reported import measure
 from carot_lib.command import read_command
-from carot_lib.evaluation import VALIDATION, load_evaluation
+from carot_lib.evaluation import TABLE1_COLUMNS, VALIDATION, load_evaluation
 from carot_lib.files import read_json, write_json, write_text
 from carot_lib.layout import Layout
-from carot_lib.report.tables import COLUMNS
 from carot_lib.schema import exit_on_bad_input
 
 
@@ -66,7 +65,7 @@ def evaluate(layout: Layout, run: str, seed: int) -> pd.DataFrame:
 def summarise(table: pd.DataFrame) -> dict[str, float]:
     """The numbers of Table 1 of one run."""
     values = table.set_index(["dataset", "calibration", "metric"])["value"]
-    return {column: round(float(values[place[:3]]), 6) for column, place in COLUMNS.items()}
+    return {column: round(float(values[place]), 6) for column, place in TABLE1_COLUMNS.items()}
 
 
 if __name__ == "__main__":
