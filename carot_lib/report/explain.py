@@ -39,6 +39,8 @@ Check = tuple[bool | None, str]  # holds, does not hold, or could not be checked
 def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
     """Everything behind one number of a table, ready for JSON.
 
+    Models and predictions are named by the stages that wrote them, with the hashes in dvc.lock.
+
     Args:
         path: a CSV file of results/<profile>/tables.
         words: row and column, see `carot_lib.report.cells.find_cell`.
@@ -91,7 +93,6 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
         | {"value": float(numbers.loc[key, "value"])}
         | {"recomputed": None if recomputed is None else recompute(key)}
         | images_of(layout, key, record)
-        | file_of(layout, layout.predictions(key.run, key.seed, key.dataset))
         for key in keys
     ]
     fitted = [
@@ -117,10 +118,6 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
         "seeds": [value_of_seed(cell, seed, numbers) for seed in seeds],
         "predictions": predictions,
         "calibrations": calibrations,
-        "models": [
-            file_of(layout, layout.model(run, seed) / "classifier.safetensors")
-            for run, seed in dict.fromkeys((key.run, key.seed) for key in keys)
-        ],
         "parameters": params,
         "stages": listed,
         "record": record and record.model_dump(mode="json", exclude={"files", "stages"}),
@@ -132,19 +129,14 @@ def as_text(explanation: Mapping[str, Any]) -> str:
     """The explanation as text for a terminal: a headline, then sections."""
     row = ", ".join(f"{key} {word}" for key, word in explanation["row"].items())
     interval = explanation["interval"] and " [{:g}, {:g}]".format(*explanation["interval"])
-    predictions = [
-        {key: value for key, value in one.items() if key != "file"}
-        for one in explanation["predictions"]
-    ]
     parameters = {
         key: value if len(str(value)) <= MAX_BRANCH else "long: see --json"
         for key, value in explanation["parameters"].items()
     }
     sections = {
         "Value": explanation["seeds"],
-        "Predictions": predictions,
+        "Predictions": explanation["predictions"],
         "Calibration": explanation["calibrations"],
-        "Models": explanation["models"],
         "Parameters, as in dvc.lock": parameters,
         "Stages, in their order, with the MD5 of their outputs": {
             stage["command"]: stage["wrote"] for stage in explanation["stages"]
@@ -222,13 +214,12 @@ def compare_with_last_run(
     checks: list[Check] = []
     if other:
         more = f" and {len(other) - MAX_LISTED} more" if len(other) > MAX_LISTED else ""
-        named = ", ".join(other[:MAX_LISTED])
-        checks.append((False, f"changed since the stages were run: {named}{more}"))
+        listed = ", ".join(other[:MAX_LISTED]) + more
+        checks.append((False, f"changed since the stages were run: {listed}"))
     if deleted:
         checks.append((None, f"not on disk: {', '.join(deleted)}; `make repro` makes them"))
-    count = len(stages)
-    same = (True, f"code, parameters and files of all {count} stages are those of dvc.lock")
-    return changed, checks or [same]
+    same = "code, parameters and files of all stages are those of dvc.lock"
+    return changed, checks or [(True, same)]
 
 
 def compare_with_predictions(
@@ -253,14 +244,12 @@ def compare_with_record(
     known = {name: one.fingerprint for name, one in record.sets.items()}
     other = {one["dataset"] for one in used if one["fingerprint"] != known.get(one["dataset"])}
     file = record.files.get(path.relative_to(layout.results).as_posix())
-    same_file = file is not None and file.sha256 == file_hash(path)
-    same_params = record.params == params_hash(layout)
-    checks = (
-        (not other, "images", f"recorded are other images of {', '.join(sorted(other))}"),
-        (same_file, path.name, f"{path.name} is not the file of the record"),
-        (same_params, "parameters", "params.yaml has other parameters than the record"),
-    )
-    return [(ok, f"as in the record: {what}" if ok else differs) for ok, what, differs in checks]
+    same = {
+        f"images of {', '.join(sorted(other))}" if other else "images": not other,
+        path.name: file is not None and file.sha256 == file_hash(path),
+        "parameters in params.yaml": record.params == params_hash(layout),
+    }
+    return [(ok, f"{what}: {'as' if ok else 'not as'} in the record") for what, ok in same.items()]
 
 
 def value_of_seed(cell: Cell, seed: int, numbers: pd.DataFrame) -> dict[str, Any]:
@@ -273,26 +262,18 @@ def value_of_seed(cell: Cell, seed: int, numbers: pd.DataFrame) -> dict[str, Any
 def images_of(layout: Layout, key: MetricKey, record: Provenance | None) -> dict[str, Any]:
     """Number and fingerprint of the images behind a number: of the predictions, or recorded."""
     path = layout.predictions(key.run, key.seed, key.dataset)
+    images = fingerprint = None
     if path.exists():
         predictions = Predictions.load(path)
-        return {"images": len(predictions.labels), "fingerprint": predictions.fingerprint}
-    if record and key.dataset in record.sets:
-        return record.sets[key.dataset].model_dump(include={"images", "fingerprint"})
-    return {"images": None, "fingerprint": None}
-
-
-def file_of(layout: Layout, path: Path) -> dict[str, Any]:
-    """Path, size in bytes and SHA-256 of a file; of a missing one the path alone."""
-    size, digest = (path.stat().st_size, file_hash(path)) if path.exists() else (None, None)
-    return {"file": path.relative_to(layout.root).as_posix(), "bytes": size, "sha256": digest}
+        images, fingerprint = len(predictions.labels), predictions.fingerprint
+    elif record and key.dataset in record.sets:
+        images, fingerprint = record.sets[key.dataset].images, record.sets[key.dataset].fingerprint
+    return {"images": images, "fingerprint": fingerprint}
 
 
 def _lines(content: Any) -> list[str]:
-    """YAML of a mapping, or a table of records, with short hashes."""
+    """YAML of a mapping, or a table of records."""
     if isinstance(content, dict):
         style = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
         return yaml.safe_dump(content, width=96, **style).splitlines()
-    table = pd.DataFrame(content)
-    if "sha256" in table:
-        table["sha256"] = table["sha256"].str[:12]
-    return table.to_string(index=False, na_rep="-").splitlines()
+    return pd.DataFrame(content).to_string(index=False, na_rep="-").splitlines()
