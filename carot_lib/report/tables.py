@@ -1,6 +1,6 @@
 """Tables 1 and 2 from the long table of metrics: alone, against the paper's, and with intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,10 @@ TABLE2_RUNS = {
     "double": "carot_update_2x",
     "never": "carot_frozen",
 }
-TABLE1 = list(TABLE1_COLUMNS)
-TABLE2 = ["id_acc", "ood_acc", "id_ece", "ood_ece"]
+TABLES = {  # the column that names the rows, the run of each row, the columns of numbers
+    "table1": ("run", {run: run for run in TABLE1_RUNS}, list(TABLE1_COLUMNS)),
+    "table2": ("ema_update", TABLE2_RUNS, ["id_acc", "ood_acc", "id_ece", "ood_ece"]),
+}
 ECES = ("id_ece", "ood_ece", "id_ece_ts", "ood_ece_ts")
 TITLES = {
     "run": "Method",
@@ -70,21 +72,22 @@ def mean_over_seeds(metrics: pd.DataFrame) -> MetricLookup:
     return lookup
 
 
-def table1(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Table 1: column `run` and those of TABLE1, means over the seeds.
+def make_table(name: str, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 or 2: a column that names its rows, and numbers, means over the seeds.
 
     Args:
+        name: `table1` or `table2`.
         metrics: columns run, seed, dataset, calibration, metric, value.
 
     Raises:
         ValueError: a number is missing; the message names it.
     """
-    return _table(metrics, "run", {run: run for run in TABLE1_RUNS}, TABLE1)
-
-
-def table2(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Table 2: column `ema_update` and those of TABLE2; args and errors as of `table1`."""
-    return _table(metrics, "ema_update", TABLE2_RUNS, TABLE2)
+    key, runs, columns = TABLES[name]
+    lookup = mean_over_seeds(metrics)
+    return pd.DataFrame(
+        {key: row} | {column: lookup(run, *TABLE1_COLUMNS[column]) for column in columns}
+        for row, run in runs.items()
+    )
 
 
 def compare_with_paper(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
@@ -201,16 +204,6 @@ def posthoc_markdown(
     body = _markdown(pd.DataFrame(rows, columns=head), text_columns=2)
     legend = LEGEND.format(level=100 * level, alpha=100 * (1 - level))
     return f"{body}\n{legend} {POSTHOC_LEGEND}\n"
-
-
-def _table(
-    metrics: pd.DataFrame, key: str, runs: Mapping[str, str], columns: Sequence[str]
-) -> pd.DataFrame:
-    lookup = mean_over_seeds(metrics)
-    return pd.DataFrame(
-        {key: name} | {column: lookup(run, *TABLE1_COLUMNS[column]) for column in columns}
-        for name, run in runs.items()
-    )
 
 
 def _formatted(

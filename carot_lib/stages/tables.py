@@ -28,9 +28,8 @@ from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
 from carot_lib.report.tables import (
     compare_with_paper,
     intervals_markdown,
+    make_table,
     posthoc_markdown,
-    table1,
-    table2,
     to_latex,
     to_markdown,
 )
@@ -60,8 +59,8 @@ def tables(layout: Layout) -> None:
         "replication.csv": replication.to_csv(index=False, float_format="%.6f"),
         "differences.csv": against_carot.to_csv(index=False, float_format="%.6f"),
     }
-    for name, make, names in (("table1", table1, RUN_NAMES), ("table2", table2, UPDATE_NAMES)):
-        table = make(metrics)
+    for name, names in (("table1", RUN_NAMES), ("table2", UPDATE_NAMES)):
+        table = make_table(name, metrics)
         compared = compare_with_paper(table, pd.read_csv(layout.paper / f"{name}.csv"))
         files |= {
             f"{name}.csv": table.to_csv(index=False, float_format="%.6g"),

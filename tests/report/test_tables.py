@@ -11,16 +11,14 @@ import pytest
 from carot_lib.evaluation import TABLE1_COLUMNS
 from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
 from carot_lib.report.tables import (
-    TABLE1,
     TABLE1_RUNS,
     TABLE2_RUNS,
     compare_with_paper,
     intervals_markdown,
+    make_table,
     posthoc_markdown,
     ranks,
     styled,
-    table1,
-    table2,
     to_latex,
     to_markdown,
 )
@@ -41,8 +39,8 @@ def long_metrics(seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
 
 
 def test_table1_takes_each_number_from_its_set_and_calibration():
-    table = table1(long_metrics())
-    assert list(table.columns) == ["run", *TABLE1]
+    table = make_table("table1", long_metrics())
+    assert list(table.columns) == ["run", *TABLE1_COLUMNS]
     assert list(table["run"]) == list(TABLE1_RUNS)
     # ft is run 1; ood_ece_ts is column 5: 0.5 + 0.01
     assert table.set_index("run").loc["ft", "ood_ece_ts"] == pytest.approx(0.51)
@@ -50,12 +48,12 @@ def test_table1_takes_each_number_from_its_set_and_calibration():
 
 def test_numbers_are_means_over_the_seeds():
     # flyp is run 5, id_acc column 0: 0.05 + 0.001 * mean(0, 1, 5) = 0.05 + 0.002
-    table = table1(long_metrics(seeds=(0, 1, 5))).set_index("run")
+    table = make_table("table1", long_metrics(seeds=(0, 1, 5))).set_index("run")
     assert table.loc["flyp", "id_acc"] == pytest.approx(0.052)
 
 
 def test_table2_names_rows_by_the_teachers_update():
-    table = table2(long_metrics())
+    table = make_table("table2", long_metrics())
     assert list(table["ema_update"]) == ["every_step", "default", "double", "never"]
     # the default row is the run `carot`, run 7, and ood_ece is column 3
     assert table.set_index("ema_update").loc["default", "ood_ece"] == pytest.approx(0.37)
@@ -65,15 +63,15 @@ def test_a_missing_number_is_named():
     metrics = long_metrics(seeds=(0, 1))
     is_carot = metrics["run"] == "carot"
     with pytest.raises(ValueError, match=r"accuracy on id_test .* for run carot, seed 0"):
-        table1(metrics[~is_carot])
+        make_table("table1", metrics[~is_carot])
     with pytest.raises(ValueError, match="no value of accuracy on ood"):
-        table1(metrics[metrics["dataset"] != "ood"])
+        make_table("table1", metrics[metrics["dataset"] != "ood"])
     # one seed without a number must not shrink the mean to the other seeds
     with pytest.raises(ValueError, match="for run carot, seed 1"):
-        table1(metrics[~(is_carot & (metrics["seed"] == 1))])
+        make_table("table1", metrics[~(is_carot & (metrics["seed"] == 1))])
     metrics.loc[is_carot & (metrics["seed"] == 1) & (metrics["metric"] == "ece"), "value"] = np.nan
     with pytest.raises(ValueError, match=r"no value of ece .* for run carot, seed 1"):
-        table1(metrics)
+        make_table("table1", metrics)
 
 
 def test_difference_is_ours_minus_papers():
@@ -142,7 +140,9 @@ def test_latex_has_booktabs_rules_and_balanced_marks():
 
 
 def test_latex_heads_stand_over_the_columns_of_one_quantity():
-    lines = to_latex(table1(long_metrics()), RUN_NAMES, "A caption.", "tab:1").splitlines()
+    lines = to_latex(
+        make_table("table1", long_metrics()), RUN_NAMES, "A caption.", "tab:1"
+    ).splitlines()
     start = lines.index(r"\toprule") + 1
     heads, sets, rule, *rows = lines[start : start + 11]
     assert heads == (
@@ -168,7 +168,7 @@ def test_notebook_table_marks_best_and_second_where_they_are():
 
 
 def test_notebook_table_names_the_teachers_updates():
-    page = styled(table2(long_metrics()), UPDATE_NAMES).to_html()
+    page = styled(make_table("table2", long_metrics()), UPDATE_NAMES).to_html()
     assert "twice the default" in page
     assert "EMA update" in page
 
@@ -176,7 +176,7 @@ def test_notebook_table_names_the_teachers_updates():
 def test_published_tables_hold_the_papers_numbers():
     table = pd.read_csv(PAPER / "table1.csv", dtype=str).set_index("run")
     assert list(table.index) == list(TABLE1_RUNS)
-    assert list(table.columns) == [column for column in TABLE1 if column != "temperature"]
+    assert list(table.columns) == [column for column in TABLE1_COLUMNS if column != "temperature"]
     # three rows typed from the page: first, the one with the outliers, last
     assert " ".join(table.loc["zs"]) == "0.6832 0.5840 0.0571 0.0836 0.0561 0.0748"
     assert " ".join(table.loc["wise_ft_ls"]) == "0.8068 0.6405 0.5231 0.3601 0.3382 0.2425"
