@@ -82,6 +82,11 @@ class Layout:
         """All tables, as CSV, Markdown and LaTeX."""
         return self.results / "tables"
 
+    @property
+    def provenance(self) -> Path:
+        """The record of what the results were computed by."""
+        return self.results / "provenance.json"
+
     def wise_ft_curve(self, run: str, seed: int) -> Path:
         """Accuracy and ECE of WiSE-FT of one run along alpha."""
         return self.results / "wise_ft_curves" / f"{run}_seed{seed}.csv"

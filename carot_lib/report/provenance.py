@@ -1,40 +1,41 @@
-"""What made the results: a record beside them, and the stages as DVC's lock file knows them.
+"""What made the results: a record beside them, and the stages with their last run.
 
-The record, results/<profile>/provenance.json, is written by stage `provenance` once every table
-and figure is there, and is committed with them. So it cannot name the commit that holds it. It
-names the last commit that changed anything the results are computed from: the code, the notebooks,
-the data in git, params.yaml, dvc.yaml and requirements.txt. A commit of results changes none of
-these, so the record says the same before and after it, and whoever checks out either computes from
-the same files.
+The record, results/<profile>/provenance.json, is written once every table and figure exists, and is
+committed with them. So it cannot name the commit that holds it. It names the last commit that
+changed anything the results are computed from (SOURCES). A commit of results changes none of these,
+so the record says the same before and after it, and whoever checks out either computes from the
+same files. A clone that computes the same results keeps the record of the first run; day and
+machine are the only parts that another run may change.
 """
 
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
 
 import yaml
+from dvc.dvcfile import load_file
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.index import Index
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from carot_lib.evaluation import load_evaluation, load_rows
+from carot_lib.files import write_text
 from carot_lib.layout import Layout
 
-MINIATURE = ("data", "pretrained")  # of its branch, where another profile starts from its model
-UNUSED = "search"  # of a profile's branch: tried by `make search` alone
+SOURCES = ("carot_lib", "notebooks", "data", "params.yaml", "dvc.yaml", "requirements.txt")
+MINIATURE = ("data", "pretrained")  # branches of it that a profile starting from its model shares
+UNUSED = "search"  # branch that only `make search` reads
 
 
 class SetRecord(BaseModel):
-    """One set of images.
-
-    Attributes:
-        images: how many.
-        classes: of the set's own.
-        fingerprint: of its labels and images (or their paths).
-    """
-
-    model_config = ConfigDict(frozen=True)
+    """One set of images: their number, the number of its classes, and their fingerprint."""
 
     images: int
     classes: int
@@ -42,32 +43,10 @@ class SetRecord(BaseModel):
 
 
 class FileRecord(BaseModel):
-    """One result.
-
-    Attributes:
-        sha256: of its bytes.
-        stage: that wrote it.
-    """
-
-    model_config = ConfigDict(frozen=True)
+    """One result: its SHA-256, and the stage that wrote it."""
 
     sha256: str
     stage: str
-
-
-class StageRecord(BaseModel):
-    """One stage that writes results.
-
-    Attributes:
-        command: as it was run.
-        reads: its inputs but for code and notebooks, which the commit holds, with their hashes in
-            dvc.lock.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    command: str
-    reads: dict[str, str]
 
 
 class Provenance(BaseModel):
@@ -75,18 +54,17 @@ class Provenance(BaseModel):
 
     Attributes:
         profile: `miniature`, `imagenet` or `folders`.
-        commit: the last one that changed what they are computed from; None without git.
-        uncommitted: files among those that were changed and not committed; none: a clean tree.
+        commit: last commit that changed SOURCES; None without git.
+        uncommitted: files of SOURCES that differ from the commit checked out.
         params: hash of the parameters, see `params_hash`.
         date: day of the run, UTC.
         machine: system, processor, cores and GPUs of the machine that wrote this record.
-        python: its version.
+        python: version of Python.
         libraries: versions of the direct requirements.
-        rows: of the tables.
-        seeds: of each row.
+        rows: rows of the tables.
+        seeds: training seeds of each row.
         sets: every set of images, by name.
-        files: every table, figure and notebook that a stage wrote, by path in results/<profile>.
-        stages: that wrote them, by name.
+        files: every file that a stage wrote to results/<profile>, by its path in there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,22 +81,68 @@ class Provenance(BaseModel):
     seeds: list[int]
     sets: dict[str, SetRecord]
     files: dict[str, FileRecord]
-    stages: dict[str, StageRecord]
 
 
-def record_path(layout: Layout) -> Path:
-    """Where the record lies."""
-    return layout.results / "provenance.json"
+def write_provenance(layout: Layout) -> Provenance:
+    """Write and return the record of a profile.
+
+    Raises:
+        FileNotFoundError: data or results are missing; the message says what to run.
+        ValueError: DVC cannot read the pipeline.
+    """
+    from carot_lib.data.datasets import read_set  # here: torch takes seconds; readers need none
+
+    sets = {}
+    for name in ("train", *load_evaluation(layout).datasets):
+        one = read_set(layout.data, name)
+        images, classes = len(one.labels), len(one.class_names)
+        sets[name] = SetRecord(images=images, classes=classes, fingerprint=one.fingerprint)
+    commit, uncommitted = commit_of(layout.root)
+    record = Provenance(
+        profile=layout.profile,
+        commit=commit,
+        uncommitted=uncommitted,
+        params=params_hash(layout),
+        date=datetime.datetime.now(datetime.UTC).date(),
+        machine=machine(),
+        python=platform.python_version(),
+        libraries=library_versions(),
+        sets=sets,
+        files=files_of_stages(layout),
+        **load_rows(layout).model_dump(),
+    )
+    write_text(layout.provenance, record.model_dump_json(indent=1) + "\n")
+    return record
+
+
+def files_of_stages(layout: Layout) -> dict[str, FileRecord]:
+    """Every file that a stage wrote to results/<profile>, by its path in there.
+
+    Left out are the record itself and what is made from it, the appendix.
+    """
+    files, record = {}, layout.provenance.relative_to(layout.root).as_posix()
+    with pipeline(layout) as index:
+        for stage in index.stages:
+            if record in (entry.def_path for entry in [*stage.deps, *stage.outs]):
+                continue
+            for out in stage.outs:
+                path = layout.root / out.def_path
+                if out.hash_info and layout.results in path.parents:
+                    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+                        if file.is_file():
+                            name = file.relative_to(layout.results).as_posix()
+                            files[name] = FileRecord(sha256=file_hash(file), stage=stage.name)
+    return files
 
 
 def read_provenance(layout: Layout) -> Provenance:
-    """The record beside the results.
+    """Read the record beside the results.
 
     Raises:
-        FileNotFoundError: there is none yet; the message names the stage to run.
-        ValueError: the file is no such record.
+        FileNotFoundError: there is none; the message names the stage to run.
+        ValueError: the file is not such a record.
     """
-    path = record_path(layout)
+    path = layout.provenance
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run stage `provenance`")
     try:
@@ -127,10 +151,32 @@ def read_provenance(layout: Layout) -> Provenance:
         raise ValueError(f"{path} is no record of provenance: run stage `provenance`") from error
 
 
+@contextmanager
+def pipeline(layout: Layout) -> Iterator[Index]:
+    """The stages of a profile as DVC knows them: from dvc.yaml, with what dvc.lock says about them.
+
+    While the pipeline runs, DVC writes each stage to dvc.lock when it is done: a stage sees all
+    that ran before it.
+
+    Raises:
+        FileNotFoundError: nothing was run yet.
+        ValueError: DVC cannot read the pipeline, as after a merge with conflicts.
+    """
+    if not (layout.root / "dvc.lock").exists():
+        raise FileNotFoundError(f"{layout.root / 'dvc.lock'} is missing: run `make repro` first")
+    try:
+        with Repo(str(layout.root)) as repo:
+            file = load_file(repo, str(layout.root / "dvc.yaml"))
+            file.resolver.context["profile"] = layout.profile  # whatever params.yaml chooses now
+            yield Index(repo, stages=list(file.stages.values()))
+    except DvcException as error:
+        raise ValueError(f"{layout.root}: DVC cannot read the pipeline: {error}") from error
+
+
 def params_hash(layout: Layout) -> str:
     """SHA-256 of the parameters that the results of a profile depend on, in hexadecimal digits.
 
-    These are the lists that all profiles share and the profile's own branch but for `search`.
+    These are the lists of rows, which all profiles share, and the profile's branch except `search`.
     Comments, order and other profiles do not matter.
 
     Raises:
@@ -140,87 +186,74 @@ def params_hash(layout: Layout) -> str:
     if layout.profile not in tree:
         raise ValueError(f"{layout.params.name}: {layout.profile}: missing")
     branch = tree[layout.profile]
-    kept = {key: value for key, value in tree.items() if isinstance(value, list)}
+    kept = {
+        key: value for key, value in tree.items() if key != "profile" and not _is_profile(value)
+    }
     kept[layout.profile] = {key: value for key, value in branch.items() if key != UNUSED}
     if branch["pretrained"]["kind"] == "miniature":
         kept["miniature"] = {key: tree["miniature"][key] for key in MINIATURE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class LockedStage:
-    """One stage as it was run last.
-
-    Attributes:
-        name: for example `train@miniature-carot-0`.
-        command: as it was run.
-        reads: hash of each dependency.
-        writes: hash of each output.
-        params: values by dotted key.
-    """
-
-    name: str
-    command: str
-    reads: Mapping[str, str]
-    writes: Mapping[str, str]
-    params: Mapping[str, Any]
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_lock(layout: Layout) -> dict[str, LockedStage]:
-    """The stages of a profile by name, as dvc.lock has them.
-
-    While the pipeline runs, DVC writes each stage there when it is done: a stage sees all that ran
-    before it.
-
-    Raises:
-        FileNotFoundError: nothing was run yet.
-        ValueError: the file is no YAML, as after a merge with conflicts.
-    """
-    path = layout.root / "dvc.lock"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run `make repro` first")
-    try:
-        locked = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: no lock file of DVC ({' '.join(str(error).split())})") from error
-    stages = {}
-    for name, stage in locked.items():
-        if name.partition("@")[2].split("-")[0] == layout.profile:
-            reads, writes = (
-                {one["path"]: one["md5"] for one in stage.get(part, [])}
-                for part in ("deps", "outs")
-            )
-            params = stage.get("params", {}).get("params.yaml", {})
-            stages[name] = LockedStage(name, stage["cmd"], reads, writes, params)
-    return stages
-
-
-def writer_of(stages: Mapping[str, LockedStage], path: str) -> str | None:
-    """Name of the stage that wrote a file, or a folder around it; None: none did.
+def commit_of(root: Path) -> tuple[str | None, list[str]]:
+    """The last commit that changed SOURCES, and which of them differ from the commit checked out.
 
     Args:
-        stages: of `read_lock`.
-        path: from the project's folder.
+        root: the project's folder.
+
+    Returns:
+        None and no file where there is no git, no repository, or another one around the folder.
     """
-    places = {path, *(str(parent) for parent in Path(path).parents)}
-    return next((name for name in stages if not places.isdisjoint(stages[name].writes)), None)
+    paths = ("--", *SOURCES, ":(exclude)*.md")
+    try:
+        commit = _git(root, "log", "-1", "--format=%H", *paths).strip()
+        changed = _git(root, "diff", "--name-only", "--relative", "-z", "HEAD", *paths)
+        new = _git(root, "ls-files", "--others", "--exclude-standard", "-z", *paths)
+    except (OSError, subprocess.CalledProcessError):
+        return None, []
+    if not commit:
+        return None, []
+    return commit, sorted(filter(None, (changed + new).split("\0")))
 
 
-def stages_behind(stages: Mapping[str, LockedStage], names: Iterable[str]) -> list[str]:
-    """Stages and all that came before them, each after those it reads from.
+def machine() -> str:
+    """System, processor, cores and GPUs in words."""
+    import torch
 
-    A folder that many stages write into is followed no further: who asks for one row of a table
-    wants the stages of that row.
-    """
-    order: dict[str, None] = {}
+    from carot_lib.data.datasets import usable_cores
 
-    def visit(name: str) -> None:
-        for path in stages[name].reads:
-            writer = writer_of(stages, path)
-            if writer is not None and writer not in order:
-                visit(writer)
-        order[name] = None
+    processor = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):  # only Linux has this file, and only x86 the line
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(x for x in lines if x.startswith("model name")).split(": ")[1].strip()
+    cores = usable_cores()
+    devices = range(torch.cuda.device_count())
+    gpus = [torch.cuda.get_device_name(device) for device in devices] or ["no GPU"]
+    system = f"{platform.system()} {platform.machine()}"
+    return ", ".join([system, processor, f"{cores} core{'s' if cores > 1 else ''}", *gpus])
 
-    for name in names:
-        visit(name)
-    return list(order)
+
+def library_versions() -> dict[str, str]:
+    """Versions of the direct requirements that are installed."""
+    versions = {}
+    for requirement in requires("carot-compendium") or []:
+        name = requirement.split("==")[0]
+        with suppress(PackageNotFoundError):  # some are for the tests only
+            versions[name] = version(name)
+    return versions
+
+
+def _is_profile(branch: object) -> bool:
+    return isinstance(branch, dict) and "pretrained" in branch
+
+
+def _git(root: Path, *words: str) -> str:
+    """What a git command says about a folder, whoever owns it."""
+    command = ["git", "-C", str(root), "-c", f"safe.directory={root}", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What the notebooks read: results, predictions and data of one profile, under their names."""
+"""What the notebooks read: results and predictions of one profile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Report:
     """The results of a profile; made by `open_report`.
 
     Attributes:
-        layout: its files.
-        evaluation: how predictions were judged.
-        rows: rows and seeds.
+        layout: files of the profile.
+        evaluation: how predictions are evaluated.
+        rows: rows of the tables, and seeds.
         metrics: the long table: run, seed, dataset, calibration, metric, value, low, high.
     """
 
@@ -40,12 +40,12 @@ class Report:
 
     @property
     def names(self) -> dict[str, str]:
-        """Names of the sets, and of `ood`, their mean."""
+        """Names of the sets, and of `ood`, the mean over the shifted ones."""
         return dataset_names(self.evaluation.ood, self.evaluation.extra)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of results/<profile>, for example `table1`."""
-        return read_table(self.layout.results / f"{name}.csv")
+        """A table of results/<profile>/tables, for example `table1`."""
+        return read_table(self.layout.tables / f"{name}.csv")
 
     def temperature(self, run: str) -> float:
         """The temperature chosen for a run."""
@@ -83,15 +83,12 @@ class Report:
     def grid(
         self, runs: Sequence[str], datasets: Sequence[str], calibration: str = "none"
     ) -> tuple[dict[str, dict[str, BinStats]], dict[str, dict[str, tuple[float, float]]]]:
-        """What `reliability_grid` draws: statistics and intervals by the names of the paper."""
-        stats = {
-            self.names[d]: {RUN_NAMES[r]: self.stats(r, d, calibration) for r in runs}
-            for d in datasets
-        }
-        intervals = {
-            self.names[d]: {RUN_NAMES[r]: self.interval(r, d, calibration) for r in runs}
-            for d in datasets
-        }
+        """What `reliability_grid` draws: statistics and intervals, by the paper's names."""
+        stats, intervals = {}, {}
+        for dataset in datasets:
+            name = self.names[dataset]
+            stats[name] = {RUN_NAMES[r]: self.stats(r, dataset, calibration) for r in runs}
+            intervals[name] = {RUN_NAMES[r]: self.interval(r, dataset, calibration) for r in runs}
         return stats, intervals
 
     def plane(self, runs: Sequence[str], dataset: str, calibration: str = "none") -> pd.DataFrame:
@@ -124,7 +121,7 @@ def open_report(profile: str) -> Report:
         FileNotFoundError: the pipeline has not made them yet; the message says what to run.
     """
     layout = Layout(find_root(), profile)
-    metrics = read_table(layout.results / "metrics.csv")
+    metrics = read_table(layout.tables / "metrics.csv")
     return Report(layout, load_evaluation(layout), load_rows(layout), metrics)
 
 
@@ -132,8 +129,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV file of the pipeline.
 
     Raises:
-        FileNotFoundError: it is not there; the message says what to run.
-        ValueError: it is damaged.
+        FileNotFoundError: the file is missing; the message says what to run.
+        ValueError: the file is damaged.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `make repro` first")

@@ -1,10 +1,16 @@
-"""Tables 1 and 2 from the long table of metrics, alone, beside the paper's, and with intervals."""
+"""Tables 1 and 2 from the long table of metrics: alone, against the paper's, and with intervals."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
+
+from carot_lib.evaluation import TABLE1_COLUMNS
+
+# (run, dataset, calibration, metric) -> a number, or an array of its bootstrap replicates
+MetricLookup = Callable[[str, str, str, str], float | np.ndarray]
+Key = tuple[str, int, str, str]  # run, seed, dataset, calibration
 
 TABLE1_RUNS = ("zs", "ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls", "carot")
 TABLE2_RUNS = {
@@ -13,50 +19,78 @@ TABLE2_RUNS = {
     "double": "carot_update_2x",
     "never": "carot_frozen",
 }
-# column: (dataset, calibration, metric, title, better); better: +1 more, -1 less
-COLUMNS = {
-    "id_acc": ("id_test", "none", "accuracy", "ID Acc.", +1),
-    "ood_acc": ("ood", "none", "accuracy", "OOD Acc.", +1),
-    "id_ece": ("id_test", "none", "ece", "ID ECE", -1),
-    "ood_ece": ("ood", "none", "ece", "OOD ECE", -1),
-    "id_ece_ts": ("id_test", "temperature", "ece", "ID ECE w/ TS", -1),
-    "ood_ece_ts": ("ood", "temperature", "ece", "OOD ECE w/ TS", -1),
-    "temperature": ("id_val", "temperature", "temperature", "T", 0),
+TABLES = {  # the column that names the rows, the run of each row, the columns of numbers
+    "table1": ("run", {run: run for run in TABLE1_RUNS}, list(TABLE1_COLUMNS)),
+    "table2": ("ema_update", TABLE2_RUNS, ["id_acc", "ood_acc", "id_ece", "ood_ece"]),
 }
 ECES = ("id_ece", "ood_ece", "id_ece_ts", "ood_ece_ts")
-TABLE1 = list(COLUMNS)
+TITLES = {
+    "run": "Method",
+    "ema_update": "EMA update",
+    "id_acc": "ID Acc.",
+    "ood_acc": "OOD Acc.",
+    "id_ece": "ID ECE",
+    "ood_ece": "OOD ECE",
+    "id_ece_ts": "ID ECE w/ TS",
+    "ood_ece_ts": "OOD ECE w/ TS",
+    "temperature": "T",
+}
+BETTER = {"accuracy": +1, "ece": -1}  # +1: more is better, -1: less is; others have no best
+LEGEND = (
+    "In brackets: {level:g} % bootstrap interval over test images, of one training; "
+    "resampling adds noise, so a value near its floor can lie below its interval. Floor: the "
+    "ECE that a perfectly calibrated model with the same confidences has on average. †: within "
+    "noise of the floor, for the test of perfect calibration does not reject at {alpha:g} %."
+)
 POSTHOC_LEGEND = (
     "Change: from no calibration, on the same resampled images; within noise: its interval holds "
     "zero. All calibrators are fitted on the ID validation set, but for the oracle, whose "
     "temperature is the best on each reported set itself: no result, but it shows how much of an "
     "error one temperature could remove."
 )
-TABLE2 = ["id_acc", "ood_acc", "id_ece", "ood_ece"]
-
-Place = tuple[str, int, str, str]  # run, seed, dataset, calibration
 
 
-def table1(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Every row of Table 1: `run` and the columns of TABLE1, means over the seeds.
+def mean_over_seeds(metrics: pd.DataFrame) -> MetricLookup:
+    """Look numbers up in the long table of metrics; each is the mean over all training seeds.
 
     Args:
+        metrics: columns run, seed, dataset, calibration, metric, value.
+
+    Returns:
+        A function that raises ValueError, naming the number, where that of any seed is missing.
+    """
+    values = metrics.set_index(["run", "dataset", "calibration", "metric", "seed"])["value"]
+    seeds = metrics["seed"].unique().tolist()
+
+    def lookup(run: str, dataset: str, calibration: str, metric: str) -> float:
+        numbers = values.reindex([(run, dataset, calibration, metric, seed) for seed in seeds])
+        for seed, number in zip(seeds, numbers, strict=True):
+            if pd.isna(number):
+                raise _missing(run, seed, dataset, calibration, metric)
+        return float(numbers.mean())
+
+    return lookup
+
+
+def make_table(name: str, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 or 2: a column that names its rows, and numbers, means over the seeds.
+
+    Args:
+        name: `table1` or `table2`.
         metrics: columns run, seed, dataset, calibration, metric, value.
 
     Raises:
         ValueError: a number is missing; the message names it.
     """
-    return _table(metrics, "run", {run: run for run in TABLE1_RUNS}, TABLE1)
+    key, runs, columns = TABLES[name]
+    lookup = mean_over_seeds(metrics)
+    return pd.DataFrame(
+        {key: row} | {column: lookup(run, *TABLE1_COLUMNS[column]) for column in columns}
+        for row, run in runs.items()
+    )
 
 
-def table2(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Every row of Table 2: `ema_update` and the columns of TABLE2, means over the seeds.
-
-    Args and raises: as `table1`.
-    """
-    return _table(metrics, "ema_update", TABLE2_RUNS, TABLE2)
-
-
-def beside_paper(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+def compare_with_paper(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """The published numbers, ours, and the difference ours - paper, for each shared column.
 
     Raises:
@@ -81,8 +115,7 @@ def ranks(table: pd.DataFrame) -> pd.DataFrame:
     result = pd.DataFrame(0, index=table.index, columns=table.columns)
     competes = table.iloc[:, 0] != "zs"
     for column in table.columns[1:]:
-        better = COLUMNS[column][-1]
-        if better:
+        if better := _better(column):
             values = (-better * table.loc[competes, column]).rank(method="min")
             result.loc[values.index[values <= 2], column] = values[values <= 2].astype(int)
     return result
@@ -90,10 +123,32 @@ def ranks(table: pd.DataFrame) -> pd.DataFrame:
 
 def to_markdown(table: pd.DataFrame, names: Mapping[str, str]) -> str:
     """A Markdown table: best value of each column in bold, second in italics."""
-    marks = {0: "{}", 1: "**{}**", 2: "*{}*"}
-    body = [[_mark(cell, marks) for cell in row] for row in _cells(table, names)]
-    head = [_title(table.columns[0]), *(COLUMNS[c][3] + _arrow(c, "↑↓") for c in table.columns[1:])]
-    return _markdown(head, body)
+    return _markdown(_formatted(table, names, ("**{}**", "*{}*")).rename(columns=_head))
+
+
+def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label: str) -> str:
+    """A LaTeX table in booktabs style: best value of each column in bold, second underlined.
+
+    Columns of one quantity stand under one head, so that Table 1 fits the width of a page.
+    """
+    cells = _formatted(table, names, (r"\textbf{{{}}}", r"\underline{{{}}}"))
+    cells.columns = pd.MultiIndex.from_tuples([_latex_head(column) for column in cells])
+    return cells.style.hide(axis="index").to_latex(
+        caption=caption,
+        label=label,
+        column_format="l" + "r" * (len(table.columns) - 1),
+        hrules=True,
+        multicol_align="c",
+        position_float="centering",
+    )
+
+
+def styled(table: pd.DataFrame, names: Mapping[str, str]) -> Styler:
+    """A table for a notebook's page: best value of each column in bold, second underlined."""
+    cells = _formatted(table, names, ("<strong>{}</strong>", "<u>{}</u>")).rename(columns=_head)
+    for arrow in "↑↓":  # no line break before it
+        cells.columns = cells.columns.str.replace(f" {arrow}", f"\N{NO-BREAK SPACE}{arrow}")
+    return cells.style.hide(axis="index")
 
 
 def intervals_markdown(metrics: pd.DataFrame, names: Mapping[str, str], level: float) -> str:
@@ -101,23 +156,25 @@ def intervals_markdown(metrics: pd.DataFrame, names: Mapping[str, str], level: f
 
     Args:
         metrics: the long table, with columns low and high.
-        names: of the runs.
-        level: of the intervals.
+        names: names of the runs.
+        level: level of the intervals, in (0, 1).
 
     Raises:
         ValueError: a number is missing; the message names it.
     """
-    places, columns = _places(metrics), [COLUMNS[column] for column in ECES]
+    numbers = _by_key(metrics)
     head = ["Method"]
-    for column in columns:
-        head += [f"{column[3]} ↓", "floor"]
-    body = []
-    for run, seed in itertools.product(TABLE1_RUNS, metrics["seed"].unique().tolist()):
-        row = [_row_name(run, seed, names, metrics)]
-        for dataset, calibration, *_ in columns:
-            row += _ece_cells(places, (run, seed, dataset, calibration), level)
-        body.append(row)
-    return f"{_markdown(head, body)}\n{_legend(level)}\n"
+    for column in ECES:
+        head += [_head(column), "floor"]
+    rows = []
+    for run in TABLE1_RUNS:
+        for seed in metrics["seed"].unique().tolist():
+            row = [_row_name(run, seed, names, metrics)]
+            for column in ECES:
+                row += _ece_cells(numbers, (run, seed, *TABLE1_COLUMNS[column][:2]), level)
+            rows.append(row)
+    legend = LEGEND.format(level=100 * level, alpha=100 * (1 - level))
+    return f"{_markdown(pd.DataFrame(rows, columns=head))}\n{legend}\n"
 
 
 def posthoc_markdown(
@@ -126,126 +183,95 @@ def posthoc_markdown(
     """ID and OOD ECE of each run after each calibration, and what changed, as Markdown.
 
     Args:
-        posthoc: a long table as of stage `posthoc`.
-        names: of the runs.
+        posthoc: the long table of all calibrations, with columns low and high.
+        names: names of the runs.
         calibrations: names of the calibrations, in the order of the rows.
-        level: of the intervals.
+        level: level of the intervals, in (0, 1).
 
     Raises:
         ValueError: a number is missing; the message names it.
     """
-    places, body = _places(posthoc), []
+    numbers, rows = _by_key(posthoc), []
     for run, seed in dict.fromkeys(zip(posthoc["run"], posthoc["seed"], strict=True)):
         for calibration, title in calibrations.items():
             row = [_row_name(run, seed, names, posthoc), title]
             for dataset in ("id_test", "ood"):
-                place = (run, seed, dataset, calibration)
-                row += [*_ece_cells(places, place, level), _change(places, place)]
-            body.append(row)
+                key = (run, seed, dataset, calibration)
+                row += [*_ece_cells(numbers, key, level), _change(numbers, key)]
+            rows.append(row)
     ends = ["floor", "change"]
     head = ["Method", "Calibration", "ID ECE ↓", *ends, "OOD ECE ↓", *ends]
-    return f"{_markdown(head, body, texts=2)}\n{_legend(level)} {POSTHOC_LEGEND}\n"
+    body = _markdown(pd.DataFrame(rows, columns=head), text_columns=2)
+    legend = LEGEND.format(level=100 * level, alpha=100 * (1 - level))
+    return f"{body}\n{legend} {POSTHOC_LEGEND}\n"
 
 
-def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label: str) -> str:
-    """A LaTeX table in booktabs style: best value of each column in bold, second underlined.
-
-    Columns of one quantity stand under one head, so that Table 1 fits the width of a page.
-    """
-    marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-    body = [[_mark(cell, marks) for cell in row] for row in _cells(table, names)]
-    heads, rules, low = [""], [], [_title(table.columns[0])]
-    arrows = (r"($\uparrow$)", r"($\downarrow$)")
-    quantities = [_quantity(column, arrows) for column in table.columns[1:]]
-    for quantity, group in itertools.groupby(quantities, key=lambda pair: pair[0]):
-        sets = [dataset for _, dataset in group]
-        start, low = len(low) + 1, low + sets
-        heads.append(rf"\multicolumn{{{len(sets)}}}{{c}}{{{quantity}}}" if quantity else "")
-        rules += [rf"\cmidrule(lr){{{start}-{len(low)}}}"] if quantity else []
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{caption}}}",
-        rf"  \label{{{label}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(low) - 1)}}}",
-        r"    \toprule",
-        f"    {' & '.join(heads)} \\\\",
-        f"    {' '.join(rules)}",
-        f"    {' & '.join(low)} \\\\",
-        r"    \midrule",
-        *(f"    {' & '.join(row)} \\\\" for row in body),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def styled(table: pd.DataFrame, names: Mapping[str, str]) -> Styler:
-    """A table for a notebook's page: best value of each column bold, second underlined."""
-    marks = {0: "{}", 1: "<strong>{}</strong>", 2: "<u>{}</u>"}
-    body = [[_mark(cell, marks) for cell in row] for row in _cells(table, names)]
-    head = [
-        _title(table.columns[0]),
-        *(
-            COLUMNS[c][3] + _arrow(c, "↑↓").replace(" ", "\N{NO-BREAK SPACE}")
-            for c in table.columns[1:]
-        ),
-    ]
-    return pd.DataFrame(body, columns=head).style.hide(axis="index")
-
-
-def _table(
-    metrics: pd.DataFrame, key: str, runs: Mapping[str, str], columns: Sequence[str]
+def _formatted(
+    table: pd.DataFrame, names: Mapping[str, str], marks: tuple[str, str]
 ) -> pd.DataFrame:
-    index = ["run", "dataset", "calibration", "metric"]
-    places = metrics.groupby(index)
-    # one seed without a number makes the mean no number: it must not shrink to the other seeds
-    means = places["value"].agg(lambda values: values.mean(skipna=False))
-    seeds = places["seed"].agg(frozenset)
-    expected = frozenset(metrics["seed"])
-    rows = []
-    for name, run in runs.items():
-        row: dict[str, str | float] = {key: name}
-        for column in columns:
-            place = (run, *COLUMNS[column][:3])
-            if place not in means.index or pd.isna(means[place]):
-                raise ValueError(f"no value for {dict(zip(index, place, strict=True))}")
-            if missing := sorted(expected - seeds[place]):
-                where = dict(zip(index, place, strict=True))
-                raise ValueError(f"no value of seeds {missing} for {where}")
-            row[column] = float(means[place])
-        rows.append(row)
-    return pd.DataFrame(rows)
+    """The table as text, with names of its rows, and marks around best and second-best values."""
+    key, *columns = table.columns
+    rank, cells = ranks(table), {key: [names.get(name, name) for name in table[key]]}
+    for column in columns:
+        digits = 2 if column == "temperature" else 4
+        cells[column] = [
+            ("{}", *marks)[place].format(f"{value:.{digits}f}")
+            for value, place in zip(table[column], rank[column], strict=True)
+        ]
+    return pd.DataFrame(cells)
 
 
-def _places(metrics: pd.DataFrame) -> dict[Place, pd.DataFrame]:
-    """Value, low and high by metric, of each run, seed, set and calibration."""
-    keys = ["run", "seed", "dataset", "calibration"]
-    return {place: rows.set_index("metric") for place, rows in metrics.groupby(keys)}
+def _better(column: str) -> int:
+    return BETTER.get(TABLE1_COLUMNS[column][-1], 0) if column in TABLE1_COLUMNS else 0
 
 
-def _ece_cells(places: Mapping[Place, pd.DataFrame], place: Place, level: float) -> list[str]:
-    """ECE with its interval, marked if it is within noise of its floor, and the floor."""
-    value, low, high = _numbers(places, place, "ece")
-    p_value, floor = (_numbers(places, place, m)[0] for m in ("ece_p_value", "ece_noise_floor"))
-    mark = " †" if p_value > 1 - level else ""
-    return [f"{value:.4f} [{low:.4f}, {high:.4f}]{mark}", f"{floor:.4f}"]
+def _head(column: str) -> str:
+    """`ID ECE ↓`: title of a column, and which numbers are better."""
+    return TITLES[column] + {1: " ↑", -1: " ↓", 0: ""}[_better(column)]
 
 
-def _change(places: Mapping[Place, pd.DataFrame], place: Place) -> str:
-    """What a calibration changes in the ECE, or that this is noise."""
-    if place[-1] == "none":
-        return "–"
-    value, low, high = _numbers(places, place, "ece_difference")
-    return "within noise" if low <= 0 <= high else f"{value:+.4f}"
+def _latex_head(column: str) -> tuple[str, str]:
+    r"""`ECE ($\downarrow$)` and `ID`: quantity, which columns may share, and name of the set."""
+    if not _better(column):
+        return "", TITLES[column]
+    dataset, _, quantity = TITLES[column].partition(" ")
+    return quantity + {1: r" ($\uparrow$)", -1: r" ($\downarrow$)"}[_better(column)], dataset
 
 
-def _numbers(places: Mapping[Place, pd.DataFrame], place: Place, metric: str) -> list[float]:
+def _markdown(cells: pd.DataFrame, text_columns: int = 1) -> str:
+    """A Markdown table whose first columns are text and whose others are numbers."""
+    rule = [":--"] * text_columns + ["--:"] * (len(cells.columns) - text_columns)
+    rows = [cells.columns, rule, *cells.to_numpy()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _by_key(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Value, low and high, by run, seed, dataset, calibration and metric."""
+    key = ["run", "seed", "dataset", "calibration", "metric"]
+    return metrics.set_index(key)[["value", "low", "high"]]
+
+
+def _number(numbers: pd.DataFrame, key: Key, metric: str) -> tuple[float, float, float]:
     """Value, low and high of a metric."""
-    if place not in places or metric not in places[place].index:
-        raise ValueError(f"no value of {metric} for {place}")
-    return places[place].loc[metric, ["value", "low", "high"]].tolist()
+    if (*key, metric) not in numbers.index:
+        raise _missing(*key, metric)
+    return tuple(numbers.loc[(*key, metric)])
+
+
+def _ece_cells(numbers: pd.DataFrame, key: Key, level: float) -> tuple[str, str]:
+    """ECE with its interval, marked if it is within noise of its floor, and the floor."""
+    value, low, high = _number(numbers, key, "ece")
+    mark = " †" if _number(numbers, key, "ece_p_value")[0] > 1 - level else ""
+    floor = _number(numbers, key, "ece_noise_floor")[0]
+    return f"{value:.4f} [{low:.4f}, {high:.4f}]{mark}", f"{floor:.4f}"
+
+
+def _change(numbers: pd.DataFrame, key: Key) -> str:
+    """What a calibration changes in the ECE, or that this is noise."""
+    if key[-1] == "none":
+        return "–"
+    value, low, high = _number(numbers, key, "ece_difference")
+    return "within noise" if low <= 0 <= high else f"{value:+.4f}"
 
 
 def _row_name(run: str, seed: int, names: Mapping[str, str], metrics: pd.DataFrame) -> str:
@@ -254,53 +280,6 @@ def _row_name(run: str, seed: int, names: Mapping[str, str], metrics: pd.DataFra
     return name if metrics["seed"].nunique() == 1 else f"{name}, seed {seed}"
 
 
-def _legend(level: float) -> str:
-    return (
-        f"In brackets: {100 * level:g} % bootstrap interval over test images, of one training; "
-        "resampling adds noise, so a value near its floor can lie below its interval. Floor: the "
-        "ECE that a perfectly calibrated model with the same confidences has on average. †: within "
-        "noise of the floor, for the test of perfect calibration does not reject at "
-        f"{100 * (1 - level):g} %."
-    )
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A Markdown table whose first columns are text and whose others are numbers."""
-    rule = [":--"] * texts + ["--:"] * (len(head) - texts)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body]) + "\n"
-
-
-def _cells(table: pd.DataFrame, names: Mapping[str, str]) -> list[list[tuple[str, int]]]:
-    """Text and rank of every cell."""
-    rank = ranks(table)
-    rows = []
-    for i in table.index:
-        name = table.iloc[:, 0][i]
-        cells = [(names.get(name, name), 0)]
-        cells += [(_format(c).format(table[c][i]), int(rank[c][i])) for c in table.columns[1:]]
-        rows.append(cells)
-    return rows
-
-
-def _mark(cell: tuple[str, int], marks: Mapping[int, str]) -> str:
-    text, rank = cell
-    return marks[rank].format(text)
-
-
-def _format(column: str) -> str:
-    return "{:.2f}" if column == "temperature" else "{:.4f}"
-
-
-def _arrow(column: str, arrows: Sequence[str]) -> str:
-    better = COLUMNS[column][-1]
-    return "" if better == 0 else f" {arrows[0]}" if better > 0 else f" {arrows[1]}"
-
-
-def _quantity(column: str, arrows: Sequence[str]) -> tuple[str, str]:
-    """What a column holds and of which sets: `ECE w/ TS` and `OOD`; no quantity for `T`."""
-    dataset, _, quantity = COLUMNS[column][3].partition(" ")
-    return quantity + _arrow(column, arrows), dataset
-
-
-def _title(key: str) -> str:
-    return {"run": "Method", "ema_update": "EMA update"}[key]
+def _missing(run: str, seed: int, dataset: str, calibration: str, metric: str) -> ValueError:
+    where = f"{metric} on {dataset} (calibration {calibration}) for run {run}, seed {seed}"
+    return ValueError(f"no value of {where}")

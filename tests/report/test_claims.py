@@ -1,39 +1,39 @@
-"""Verdicts from intervals, and the paper's claims judged by the paper's own numbers."""
+"""Verdicts from intervals, and the paper's claims tested on the paper's own numbers."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carot_lib.layout import Layout
 from carot_lib.report.claims import (
     BASELINES,
     CLAIMS,
-    against_best_baseline,
-    difference,
-    mean_accuracy_gain,
-    scaling,
-)
-from carot_lib.report.verdicts import (
-    MARGIN,
     Claim,
-    Value,
-    all_of,
+    check_claims,
+    combined_verdict,
+    compare,
     differences,
-    judge,
+    estimator,
+    lead_over_baselines,
+    mean_accuracy_gain,
+    paper_lookup,
     resample_seeds,
+    saved_lookups,
+    scaling_effect,
     verdict,
 )
-from carot_lib.stages.replicate import published
+from carot_lib.report.tables import MetricLookup
 
-PAPER = published(Layout(Path(__file__).parents[2], "miniature"))
+PAPER = paper_lookup(Path(__file__).parents[2] / "data" / "paper")
+MARGIN = 0.01
 
 
-def values(**of_runs: float) -> Value:
-    """Each run has one number, whatever is asked of it."""
-    return lambda run, dataset, metric, calibration: of_runs[run]
+def values(**of_runs: float) -> MetricLookup:
+    """Each run has one number, whatever the metric."""
+    return lambda run, dataset, calibration, metric: of_runs[run]
 
 
 @pytest.mark.parametrize(
@@ -54,40 +54,40 @@ def values(**of_runs: float) -> Value:
     ],
 )
 def test_verdict_is_read_from_the_interval(relation, low, high, expected):
-    assert MARGIN == 0.01
-    assert verdict(relation, low, high) == expected
+    assert verdict(relation, low, high, MARGIN) == expected
 
 
 @given(st.floats(-1, 1), st.floats(0, 1))
 def test_more_and_less_are_mirror_images(low: float, width: float):
     high = low + width
-    assert verdict(">", low, high) == verdict("<", -high, -low)
+    assert verdict(">", low, high, MARGIN) == verdict("<", -high, -low, MARGIN)
 
 
 def test_a_claim_needs_all_its_parts():
-    assert all_of(["holds", "holds"]) == "holds"
-    assert all_of(["holds", "undecided"]) == "undecided"
-    assert all_of(["undecided", "does not hold", "holds"]) == "does not hold"
+    assert combined_verdict(["holds", "holds"]) == "holds"
+    assert combined_verdict(["holds", "undecided"]) == "undecided"
+    assert combined_verdict(["undecided", "does not hold", "holds"]) == "does not hold"
 
 
-def test_a_difference_asks_for_the_run_set_metric_and_calibration_it_names():
+def test_a_comparison_reads_the_run_set_calibration_and_metric_of_its_column():
     asked = []
 
-    def value(*place: str) -> float:
-        asked.append(place)
-        return {"ft": 0.3, "zs": 0.1}[place[0]]
+    def value(*key: str) -> float:
+        asked.append(key)
+        return {"ft": 0.3, "zs": 0.1}[key[0]]
 
-    part = difference("ft", "zs", "ood", "ece", ">", "temperature")
-    assert part.of(value) == pytest.approx(0.2)
-    assert asked == [("ft", "ood", "ece", "temperature"), ("zs", "ood", "ece", "temperature")]
-    assert part.statistic == "OOD ECE w/ TS: FT - ZS"
+    [part] = compare("ft", "zs", ood_ece_ts=">")
+    assert part.compute(value) == pytest.approx(0.2)
+    assert asked == [("ft", "ood", "temperature", "ece"), ("zs", "ood", "temperature", "ece")]
+    assert (part.statistic, part.relation) == ("OOD ECE w/ TS: FT - ZS", ">")
 
 
 def test_scaling_compares_a_run_with_itself():
     # .05 with temperature scaling minus .08 without
-    with_and_without = {"temperature": 0.05, "none": 0.08}
-    part = scaling("ft", "id_test")
-    assert part.of(lambda run, dataset, metric, c: with_and_without[c]) == pytest.approx(-0.03)
+    of_calibration = {"temperature": 0.05, "none": 0.08}
+    part = scaling_effect("ft", "id_ece")
+    effect = part.compute(lambda run, dataset, calibration, m: of_calibration[calibration])
+    assert effect == pytest.approx(-0.03)
 
 
 def test_trade_off_is_the_mean_of_both_gains():
@@ -99,14 +99,14 @@ def test_trade_off_is_the_mean_of_both_gains():
         ("ft", "ood"): 0.57,
     }
     part = mean_accuracy_gain("wise_ft", "ft")
-    assert part.of(lambda run, dataset, m, c: accuracy[run, dataset]) == pytest.approx(0.03)
+    assert part.compute(lambda run, dataset, c, m: accuracy[run, dataset]) == pytest.approx(0.03)
 
 
 def test_best_baseline_is_the_most_accurate_or_the_least_wrong():
     others = dict(zip(BASELINES, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7], strict=True))
     value = values(carot=0.65, **others)
-    assert against_best_baseline("ood", "accuracy").of(value) == pytest.approx(-0.05)
-    assert against_best_baseline("ood", "ece").of(value) == pytest.approx(0.45)
+    assert lead_over_baselines("ood_acc").compute(value) == pytest.approx(-0.05)
+    assert lead_over_baselines("ood_ece").compute(value) == pytest.approx(0.45)
 
 
 def test_best_baseline_is_chosen_anew_in_each_replicate():
@@ -114,20 +114,19 @@ def test_best_baseline_is_chosen_anew_in_each_replicate():
     others["ft"], others["flyp"] = np.array([0.7, 0.1]), np.array([0.2, 0.8])
     value = values(carot=np.array([0.75, 0.75]), **others)
     # against .7 (FT), then against .8 (FLYP)
-    lead = against_best_baseline("id_test", "accuracy").of(value)
+    lead = lead_over_baselines("id_acc").compute(value)
     np.testing.assert_allclose(lead, [0.05, -0.05])
 
 
-def one_claim(relation: str) -> Claim:
-    return Claim("9", "Here", "Words", (difference("ft", "zs", "ood", "accuracy", relation),))
+def one_claim(relation: str) -> list[Claim]:
+    return [Claim("9", "Here", "Words", compare("ft", "zs", ood_acc=relation))]
 
 
-def test_replicates_are_paired_so_shared_luck_cancels():
-    luck = np.random.default_rng(0).normal(0, 0.1, size=500)
-    replicate = values(ft=0.51 + luck, zs=0.5 + luck)
-    report = judge(
-        [one_claim(">")], values(ft=0.51, zs=0.5), replicate, values(ft=0.4, zs=0.5), 0.95, 1
-    )
+def test_replicates_are_paired_so_shared_noise_cancels():
+    noise = np.random.default_rng(0).normal(0, 0.1, size=500)
+    replicates = values(ft=0.51 + noise, zs=0.5 + noise)
+    estimate = estimator(values(ft=0.51, zs=0.5), replicates, 0.95)
+    report = check_claims(one_claim(">"), estimate, values(ft=0.4, zs=0.5), MARGIN, 1)
     [row] = report.to_dict("records")
     # each has an interval of +-.2, their difference none
     assert (row["low"], row["high"]) == (pytest.approx(0.01), pytest.approx(0.01))
@@ -137,35 +136,54 @@ def test_replicates_are_paired_so_shared_luck_cancels():
     assert row["paper_verdict"] == "does not hold"
 
 
-def test_the_interval_holds_the_middle_of_the_replicates():
+def test_the_interval_is_the_middle_of_the_replicates():
     # 0, .01, ..., 1.00: the middle 90 % run from .05 to .95
-    replicate = values(ft=np.arange(101) / 100, zs=np.zeros(101))
-    report = judge([one_claim(">")], values(ft=0.5, zs=0.0), replicate, values(ft=1, zs=0), 0.9, 3)
+    replicates = values(ft=np.arange(101) / 100, zs=np.zeros(101))
+    estimate = estimator(values(ft=0.5, zs=0.0), replicates, 0.9)
+    report = check_claims(one_claim(">"), estimate, values(ft=1, zs=0), MARGIN, 3)
     assert report.loc[0, ["low", "high"]].tolist() == pytest.approx([0.05, 0.95])
     assert report.loc[0, "seeds"] == 3
 
 
 def test_an_equivalence_states_its_margin_in_the_report():
     same = values(ft=0.5, zs=0.5)
-    report = judge([one_claim("~")], same, values(ft=np.ones(9), zs=np.ones(9)), same, 0.95, 1)
-    assert report.loc[0, "relation"] == "within 0.01"
+    estimate = estimator(same, values(ft=np.ones(9), zs=np.ones(9)), 0.95)
+    report = check_claims(one_claim("~"), estimate, same, 0.02, 1)
+    assert report.loc[0, "relation"] == "within 0.02"
 
 
 def test_every_part_of_a_compound_claim_carries_the_verdict_of_the_whole():
-    parts = (
-        difference("ft", "zs", "ood", "accuracy", ">"),
-        difference("zs", "ft", "ood", "ece", ">"),
-    )
-    claim = Claim("9", "Here", "Words", parts)
+    parts = (*compare("ft", "zs", ood_acc=">"), *compare("zs", "ft", ood_ece=">"))
     value = values(ft=0.6, zs=0.5)
-    report = judge([claim], value, values(ft=np.full(9, 0.6), zs=np.full(9, 0.5)), value, 0.95, 1)
-    assert report["verdict"].tolist() == ["holds", "does not hold"]
-    assert report["claim_verdict"].tolist() == ["does not hold", "does not hold"]
+    estimate = estimator(value, values(ft=np.full(9, 0.6), zs=np.full(9, 0.5)), 0.95)
+    claims = [Claim("9", "Here", "Words", parts), Claim("10", "Here", "Words", parts[:1])]
+    report = check_claims(claims, estimate, value, MARGIN, 1)
+    assert report["verdict"].tolist() == ["holds", "does not hold", "holds"]
+    assert report["claim_verdict"].tolist() == ["does not hold", "does not hold", "holds"]
 
 
 def test_a_missing_run_is_named():
+    estimate = estimator(values(ft=0.6), values(ft=np.ones(9)), 0.95)
     with pytest.raises(KeyError, match="'zs'"):
-        judge([one_claim(">")], values(ft=0.6), values(ft=np.ones(9)), values(ft=0.6), 0.95, 1)
+        check_claims(one_claim(">"), estimate, values(ft=0.6), MARGIN, 1)
+
+
+def test_saved_numbers_are_means_over_shifts_and_seeds():
+    saved = {
+        ("ft", seed): {
+            f"{name}|none|ece{suffix}": np.array(0.1 * i + seed) + offset
+            for i, name in enumerate(("id_test", "v2", "r"))
+            for suffix, offset in (("", np.array([0.0, 0.01])), ("|value", 0.005))
+        }
+        for seed in (0, 1)
+    }
+    value, replicates = saved_lookups(saved, ["v2", "r"], seed=0)
+    # ID 0 and 1, mean .5; OOD (.1 + .2) / 2 more
+    assert value("ft", "id_test", "none", "ece") == pytest.approx(0.505)
+    assert value("ft", "ood", "none", "ece") == pytest.approx(0.655)
+    of_one = saved_lookups({("ft", 0): saved["ft", 0]}, ["v2", "r"], seed=0)[1]
+    assert of_one("ft", "ood", "none", "ece").tolist() == pytest.approx([0.15, 0.16])
+    assert set(np.round(replicates("ft", "id_test", "none", "ece") % 0.5, 6)) <= {0.0, 0.01}
 
 
 def test_one_seed_is_not_resampled():
@@ -173,7 +191,7 @@ def test_one_seed_is_not_resampled():
     np.testing.assert_array_equal(resample_seeds(replicates, seed=0), replicates[0])
 
 
-def test_several_seeds_widen_the_interval_by_their_own_spread():
+def test_several_seeds_widen_the_interval_by_their_spread():
     # three seeds at -1, 0, 1 without any spread of images: the mean of three draws has
     # variance (2/3) / 3 = 2/9, so a standard deviation of .471
     replicates = np.repeat([[-1.0], [0.0], [1.0]], 20_000, axis=1)
@@ -188,71 +206,64 @@ def test_the_same_seeds_are_drawn_for_every_run():
     np.testing.assert_allclose(gap, 0.02)
 
 
-def by_the_papers_numbers() -> dict[str, list[str]]:
-    report = judge(CLAIMS, PAPER, lambda *place: np.full(3, PAPER(*place)), PAPER, 0.95, 1)
-    return report.groupby("claim")["paper_verdict"].agg(list).to_dict()
+@pytest.fixture(scope="module")
+def paper_report() -> pd.DataFrame:
+    """The claims, tested on the paper's own numbers."""
+    estimate = estimator(PAPER, lambda *key: np.full(3, PAPER(*key)), 0.95)
+    return check_claims(CLAIMS, estimate, PAPER, MARGIN, 1)
 
 
-def test_all_six_claims_and_the_ablation_are_judged():
+def test_all_six_claims_and_the_ablation_are_tested():
     numbers = [claim.number for claim in CLAIMS]
     assert len(set(numbers)) == len(numbers)
     assert {number[0] for number in numbers} == {"1", "2", "3", "4", "5", "6", "A"}
 
 
-def test_the_papers_table_contradicts_that_carot_is_best_in_everything():
-    # OOD accuracy: .6197 of CaRot, .6405 of WiSE-FT w/ LS; the other five numbers agree
-    assert by_the_papers_numbers()["6"] == ["holds", "does not hold", *["holds"] * 4]
+# Claim 6: OOD accuracy .6197 of CaRot, .6405 of WiSE-FT w/ LS; the other five numbers agree.
+# Claim 5b: .5231 with LS, .2129 without; OOD .3601 and .1764.
+# Claim 4a: FT w/ LS, ID ECE .0460 -> .0481, OOD ECE .1147 -> .1282; every other row falls.
+CONTRADICTED = {
+    "6": ["OOD accuracy: CaRot - best other fine-tuned row"],
+    "5b": ["ID ECE: WiSE-FT w/ LS - WiSE-FT", "OOD ECE: WiSE-FT w/ LS - WiSE-FT"],
+    "4a": ["ID ECE: FT w/ LS w/ TS - w/o TS", "OOD ECE: FT w/ LS w/ TS - w/o TS"],
+}
 
 
-def test_the_papers_table_contradicts_that_smoothing_calibrates_wise_ft():
-    # .5231 with LS, .2129 without; OOD .3601 and .1764
-    assert by_the_papers_numbers()["5b"] == ["does not hold", "does not hold"]
+@pytest.mark.parametrize("number", [claim.number for claim in CLAIMS])
+def test_the_papers_tables_contradict_three_of_its_claims_in_part(
+    paper_report: pd.DataFrame, number: str
+):
+    parts = paper_report[paper_report["claim"] == number]
+    assert set(parts["paper_verdict"]) <= {"holds", "does not hold"}
+    failed = parts.loc[parts["paper_verdict"] != "holds", "part"].tolist()
+    assert failed == CONTRADICTED.get(number, [])
 
 
-def test_the_papers_table_supports_its_first_and_third_claim_and_the_ablation():
-    verdicts = by_the_papers_numbers()
-    for claim in ("1", "2a", "2b", "3a", "3b", "A1", "A2", "A3", "A4"):
-        assert set(verdicts[claim]) == {"holds"}, claim
-
-
-def test_published_numbers_are_found_by_run_set_metric_and_calibration():
-    assert PAPER("ft_ls", "ood", "ece", "temperature") == 0.1282
-    assert PAPER("ft_ls", "ood", "ece", "none") == 0.1147
-    assert PAPER("carot_frozen", "id_test", "accuracy", "none") == 0.7848
-
-
-def test_the_papers_table_contradicts_that_scaling_helps_every_row():
-    # FT w/ LS: ID ECE .0460 -> .0481, OOD ECE .1147 -> .1282; every other row falls
-    parts = [part.statistic for claim in CLAIMS if claim.number == "4a" for part in claim.parts]
-    rising = [
-        part
-        for part, said in zip(parts, by_the_papers_numbers()["4a"], strict=True)
-        if said != "holds"
-    ]
-    assert rising == ["ID ECE: FT w/ LS w/ TS - w/o TS", "OOD ECE: FT w/ LS w/ TS - w/o TS"]
-
-
+# the part nearest to zero: OOD with TS, CaRot .0980 - ZS .0748; ID, FLYP .0459 - .0643
 @pytest.mark.parametrize(("claim", "nearest"), [("4b", 0.0232), ("5a", -0.0184)])
-def test_the_papers_table_supports_the_gap_to_zs_and_smoothing_of_ft_and_flyp(claim, nearest):
-    report = judge(CLAIMS, PAPER, lambda *place: np.full(3, PAPER(*place)), PAPER, 0.95, 1)
-    parts = report[report["claim"] == claim]
-    assert set(parts["paper_verdict"]) == {"holds"}
-    # the part nearest to zero: OOD with TS, CaRot .0980 - ZS .0748; ID, FLYP .0459 - .0643
-    values = parts["paper_value"].to_numpy()
+def test_a_claim_of_the_paper_has_the_values_of_its_table(
+    paper_report: pd.DataFrame, claim: str, nearest: float
+):
+    values = paper_report.loc[paper_report["claim"] == claim, "paper_value"].to_numpy()
     assert values[np.abs(values).argmin()] == pytest.approx(nearest)
+
+
+def test_published_numbers_are_read_by_run_set_calibration_and_metric():
+    assert PAPER("ft_ls", "ood", "temperature", "ece") == 0.1282
+    assert PAPER("ft_ls", "ood", "none", "ece") == 0.1147
+    assert PAPER("carot_frozen", "id_test", "none", "accuracy") == 0.7848
 
 
 def test_a_difference_is_read_from_its_paired_interval():
     # carot .70 on every set; a: .75 +- .01, b: .71 +- .02, c: .60 +- .01
     centre = {"carot": 0.70, "a": 0.75, "b": 0.71, "c": 0.60}
     spread = {"carot": 0.0, "a": 0.01, "b": 0.02, "c": 0.01}
-    table = differences(
-        ["a", "b", "c"],
-        "carot",
-        lambda run, *place: centre[run],
-        lambda run, *place: centre[run] + spread[run] * np.linspace(-1, 1, 101),
+    estimate = estimator(
+        lambda run, *key: centre[run],
+        lambda run, *key: centre[run] + spread[run] * np.linspace(-1, 1, 101),
         0.95,
     )
+    table = differences(["a", "b", "c"], "carot", estimate)
     assert table.groupby("run")["reading"].unique().map(list).to_dict() == {
         "a": ["higher"],
         "b": ["within noise"],

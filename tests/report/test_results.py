@@ -1,4 +1,4 @@
-"""What notebooks read: numbers under their names, from any folder, or what to run first."""
+"""What notebooks read: numbers by their names, from any folder, or what to run first."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.layout import Layout
-from carot_lib.report.results import Report, open_report, read_table
+from carot_lib.report.results import Report, open_report
 
 ROOT = Path(__file__).parents[2]
 HEAD = ["run", "seed", "dataset", "calibration", "metric", "value", "low", "high"]
@@ -21,7 +21,7 @@ RUNS, SETS = ("zs", "ft"), ("id_test", "v2")
 
 
 def number(run: str, seed: int, dataset: str, calibration: str, metric: str) -> float:
-    """A value of its own for every row of the long table."""
+    """A different value for every row of the long table."""
     return (
         RUNS.index(run) / 2
         + seed / 100
@@ -55,8 +55,8 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
     monkeypatch.chdir(tmp_path / "notebooks")  # where a kernel starts
     layout = Layout(tmp_path, "miniature")
-    layout.results.mkdir(parents=True)
-    long_table().to_csv(layout.results / "metrics.csv", index=False)
+    layout.tables.mkdir(parents=True)
+    long_table().to_csv(layout.tables / "metrics.csv", index=False)
     return layout
 
 
@@ -72,41 +72,36 @@ def test_a_report_opens_from_the_folder_of_the_notebooks(layout: Layout, report:
     pd.testing.assert_frame_equal(report.metrics, long_table())
 
 
-def test_a_pipeline_that_has_not_run_is_said(layout: Layout):
-    path = layout.results / "metrics.csv"
+def test_a_pipeline_that_has_not_run_is_reported(layout: Layout):
+    path = layout.tables / "metrics.csv"
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"metrics\.csv is missing: run `make repro` first"):
         open_report("miniature")
 
 
-def test_a_profile_that_is_not_there_is_said(layout: Layout):
-    with pytest.raises(FileNotFoundError, match=r"tiny/metrics\.csv is missing: run `make repro`"):
+def test_an_unknown_profile_is_reported(layout: Layout):
+    with pytest.raises(FileNotFoundError, match=r"tiny/tables/metrics\.csv is missing: run"):
         open_report("tiny")
-    other = Layout(layout.root, "tiny").results
-    other.mkdir()
+    other = Layout(layout.root, "tiny").tables
+    other.mkdir(parents=True)
     long_table().to_csv(other / "metrics.csv", index=False)
     with pytest.raises(ValueError, match=r"params\.yaml: tiny: missing"):
         open_report("tiny")
 
 
-def test_a_table_is_found_by_its_name(layout: Layout, report: Report):
+def test_a_table_is_read_by_its_name(layout: Layout, report: Report):
     table = pd.DataFrame({"run": ["zs"], "id_acc": [0.5]})
-    table.to_csv(layout.results / "table1.csv", index=False)
+    table.to_csv(layout.tables / "table1.csv", index=False)
     pd.testing.assert_frame_equal(report.table("table1"), table)
     with pytest.raises(FileNotFoundError, match=r"table2\.csv is missing: run `make repro` first"):
         report.table("table2")
 
 
-def test_a_table_that_is_not_there_says_what_to_run(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=r"x\.csv is missing: run `make repro` first"):
-        read_table(tmp_path / "x.csv")
-
-
-def test_the_names_are_those_of_the_profiles_own_sets(layout: Layout, report: Report):
+def test_the_names_are_those_of_the_sets_of_the_profile(layout: Layout, report: Report):
     assert report.names["ood"] == "OOD, mean of five"
-    own = Layout(layout.root, "folders").results
-    own.mkdir()
-    long_table().to_csv(own / "metrics.csv", index=False)
+    folders = Layout(layout.root, "folders").tables
+    folders.mkdir(parents=True)
+    long_table().to_csv(folders / "metrics.csv", index=False)
     names = open_report("folders").names
     assert (names["shifted"], names["ood"]) == ("Shifted", "OOD")
 
