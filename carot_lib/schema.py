@@ -9,10 +9,31 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from safetensors import SafetensorError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+# optimizer steps: a whole number (500), or a fraction of all steps of the run (0.02)
+_by_number = Discriminator(lambda value: "fraction" if isinstance(value, float) else "number")
+_FractionOfSteps = Annotated[float, Field(gt=0, lt=1), Tag("fraction")]
+Steps = Annotated[
+    Annotated[int, Field(strict=True, ge=0), Tag("number")] | _FractionOfSteps, _by_number
+]
+PositiveSteps = Annotated[
+    Annotated[int, Field(strict=True, gt=0), Tag("number")] | _FractionOfSteps, _by_number
+]
+
+
+def count_steps(steps: int | float, total_steps: int) -> int:
+    """Number of optimizer steps that a parameter of type `Steps` stands for.
+
+    Args:
+        steps: a number of steps, or a fraction in (0, 1) of `total_steps`, which is rounded but
+            never to 0.
+        total_steps: length of the run.
+    """
+    return steps if isinstance(steps, int) else max(1, round(steps * total_steps))
 
 
 class StrictParams(BaseModel):

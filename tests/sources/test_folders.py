@@ -291,7 +291,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     numbers = tree() | {"profile": "folders"}
     own = numbers["folders"]
     own["data"] |= {"templates": "captions.txt", "validation_per_class": 3}
-    own["training"] |= {"epochs": 1, "warmup_steps": 1}
+    own["training"] |= {"epochs": 1, "warmup": 1}
     own["evaluation"]["bootstrap"]["resamples"] = 20
     (root / "params.yaml").write_text(yaml.safe_dump(numbers, sort_keys=False))
     (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
