@@ -22,7 +22,7 @@ class Ours:
     def __init__(self, case: Case, name: str):
         self.fabric = case.hardware.launch()
         self.run, self.data = case.runs[name], case.batches[name]
-        self.warmup_steps = case.training.warmup_steps
+        self.warmup_steps = case.warmup_steps
         clip = copy.deepcopy(case.clip).to(self.fabric.device)
         prompts = case.prompts.to(self.fabric.device)
         self.method = self.run.build(Setup(clip, prompts, len(self.data)))
@@ -60,7 +60,7 @@ class Plain:
             case.prompts.to(device),
             len(self.data),
             case.training.weight_decay,
-            case.training.warmup_steps,
+            case.warmup_steps,
             bf16=case.hardware.precision == "bf16-mixed",
         )
 

@@ -16,7 +16,7 @@ from carot_lib.layout import Layout
 from carot_lib.methods.base import Batch
 from carot_lib.models.clip import Clip, build_clip, load_clip
 from carot_lib.params import MethodParams, Run
-from carot_lib.schema import read_params
+from carot_lib.schema import count_steps, read_params
 from carot_lib.sources.imagenet import CLASS_NAMES
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams
@@ -24,6 +24,7 @@ from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 
 RUNS = ("ft", "flyp", "carot")
 ARCHITECTURE = "ViT-B-16-quickgelu"
+N_IMAGES = 1_281_167  # of ImageNet
 DRAWS_PER_CAPTION = 3.2  # 500 steps of 512 draw from 80,000: what the teacher's table can save
 
 
@@ -37,7 +38,8 @@ class Case:
         prompts: token ids of every class in every template.
         runs: the methods and their numbers.
         batches: of each run, one a step.
-        training: weight decay and warm-up.
+        training: its weight decay is used.
+        warmup_steps: of the schedule.
         hardware: where and in which precision to compute.
     """
 
@@ -47,6 +49,7 @@ class Case:
     runs: dict[str, MethodParams]
     batches: dict[str, list[Batch]]
     training: TrainingParams
+    warmup_steps: int
     hardware: HardwareParams
 
 
@@ -58,16 +61,19 @@ def miniature(root: Path) -> Case:
     runs = {name: branch(Run, "miniature", "runs", name).root for name in RUNS}
     clip, train = load_clip(layout.pretrained), read_set(layout.data, "train")
     prompts = read_prompts(layout.data, clip.context_length)
-    steps = runs["carot"].teacher.update_every
-    of_run = {}
+    total_steps = training.total_steps(len(train.labels))
+    steps = count_steps(runs["carot"].update_every, total_steps)
+    runs["carot"] = runs["carot"].model_copy(update={"update_every": steps})
+    batches_of = {}
     for name, run in runs.items():
         draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
         numbers = len(train.labels), prompts.shape[1], training.epochs, training.batch_size
         draws = draw(*numbers, np.random.default_rng(0))
         data = batches(train.open_images(clip.preprocessing), train.labels, draws, workers=0)
-        of_run[name] = list(itertools.islice(data, steps))
+        batches_of[name] = list(itertools.islice(data, steps))
+    warmup = count_steps(training.warmup, total_steps)
     hardware = branch(HardwareParams, "miniature", "hardware")
-    return Case("the miniature's", clip, prompts, runs, of_run, training, hardware)
+    return Case("the miniature's", clip, prompts, runs, batches_of, training, warmup, hardware)
 
 
 def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -> Case:
@@ -84,8 +90,7 @@ def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -
     """
     branch = partial(read_params, root / "params.yaml")
     runs = {name: branch(Run, "imagenet", "runs", name).root for name in RUNS}
-    teacher = runs["carot"].teacher.model_copy(update={"update_every": steps})
-    runs["carot"] = runs["carot"].model_copy(update={"teacher": teacher})
+    runs["carot"] = runs["carot"].model_copy(update={"update_every": steps})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         clip = build_clip(config)
@@ -95,12 +100,12 @@ def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -
         for i in range(max(1, round(steps * batch_size / DRAWS_PER_CAPTION)))
     ]
     prompts = tokenize_prompts(texts, [str], clip.context_length)
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     side = config["vision_cfg"]["image_size"]
     drawn = [
         Batch(
-            torch.randn(batch_size, 3, side, side, generator=chance),
-            torch.randint(len(texts), (batch_size,), generator=chance),
+            torch.randn(batch_size, 3, side, side, generator=rng),
+            torch.randint(len(texts), (batch_size,), generator=rng),
             torch.zeros(batch_size, dtype=torch.long),
         )
         for _ in range(steps)
@@ -109,5 +114,7 @@ def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -
     alone["precision"] = "bf16-mixed" if torch.cuda.is_available() else "32-true"
     hardware = branch(HardwareParams, "imagenet", "hardware").model_copy(update=alone)
     training = branch(TrainingParams, "imagenet", "training")
-    of_run = dict.fromkeys(RUNS, drawn)
-    return Case(ARCHITECTURE, clip, prompts, runs, of_run, training, hardware)
+    batches_of = dict.fromkeys(RUNS, drawn)
+    # by the paper's own number of steps, of which those measured here are the first ones
+    warmup = count_steps(training.warmup, training.total_steps(N_IMAGES))
+    return Case(ARCHITECTURE, clip, prompts, runs, batches_of, training, warmup, hardware)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from carot_lib.methods.base import Batch
 from carot_lib.models.clip import Clip
 from carot_lib.params import MethodParams
-from carot_lib.training.schedule import learning_rate_factor
+from carot_lib.training.loop import learning_rate_factor
 
 
 class PlainTraining:
@@ -72,7 +72,7 @@ class PlainTraining:
             if self.run.clip_gradient_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip_gradient_norm)
             self.optimizer.step()
-            if self.run.kind == "carot" and step % self.run.teacher.update_every == 0:
+            if self.run.kind == "carot" and step % self.run.update_every == 0:
                 self._move_teacher(step)
             value = first.item()
         return value
@@ -117,9 +117,9 @@ class PlainTraining:
 
     @torch.no_grad()
     def _move_teacher(self, step: int) -> None:
-        params = self.run.teacher
-        ramp = min(1.0, step / (params.warmup_fraction * self.steps))
-        kept = params.momentum_start + (params.momentum_end - params.momentum_start) * ramp
+        run = self.run
+        ramp = min(1.0, step / (run.momentum_warmup * self.steps))
+        kept = run.momentum_start + (run.momentum_end - run.momentum_start) * ramp
         pairs = zip(
             self.teacher.state_dict().values(), self.model.state_dict().values(), strict=True
         )

@@ -49,8 +49,8 @@ def start(folder: Path) -> dict[str, float]:
     done("index, labels, fingerprint")
     prompts = read_prompts(folder, CONTEXT)
     done("captions")
-    chance = np.random.default_rng(0)
-    draws = draw_pairs(len(train.labels), prompts.shape[1], EPOCHS, BATCH_SIZE, chance)
+    rng = np.random.default_rng(0)
+    draws = draw_pairs(len(train.labels), prompts.shape[1], EPOCHS, BATCH_SIZE, rng)
     draws.share(0, 1)
     done("draws")
     return {

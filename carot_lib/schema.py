@@ -4,15 +4,25 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# a count of optimizer steps (500) or a share of all steps of the training (0.02), see `count_steps`
-Steps = Annotated[int, Strict(), Field(ge=0)] | Annotated[float, Strict(), Field(gt=0, lt=1)]
+# a count of optimizer steps (500), or a share of all steps of the training (0.02)
+_BY_NUMBER = Discriminator(lambda value: "share" if isinstance(value, float) else "count")
+_Share = Annotated[float, Field(gt=0, lt=1), Tag("share")]
+Steps = Annotated[Annotated[int, Field(strict=True, ge=0), Tag("count")] | _Share, _BY_NUMBER]
+PositiveSteps = Annotated[
+    Annotated[int, Field(strict=True, gt=0), Tag("count")] | _Share, _BY_NUMBER
+]
 
 
 def count_steps(steps: int | float, total_steps: int) -> int:
-    """Optimizer steps of a `Steps` value: a count as it is, a share rounded, at least 1."""
+    """Number of optimizer steps that a value of type `Steps` stands for.
+
+    Args:
+        steps: a count, or a share of `total_steps` in (0, 1), which is rounded, but never to 0.
+        total_steps: length of the training.
+    """
     return steps if isinstance(steps, int) else max(1, round(steps * total_steps))
 
 

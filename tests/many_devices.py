@@ -1,4 +1,4 @@
-"""Processes of their own that train by gloo, for tests/methods/test_whole_batch.py.
+"""Trains in several processes by gloo, for tests/training/test_global_batch.py.
 
 python tests/many_devices.py FOLDER: writes into FOLDER what one, two and four processes compute.
 """
@@ -13,16 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from tiny import KINDS, hardware, labelled_set, run, training
 from torch import Tensor
 
-from carot_lib.calibration.label_space import label_space_of
-from carot_lib.data.datasets import LabelledSet
 from carot_lib.files import write_json
 from carot_lib.methods.base import Setup
 from carot_lib.models.clip import Clip, build_clip
-from carot_lib.params import Run
-from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import TrainingParams, fine_tune, fit
+from carot_lib.training.loop import fine_tune, fit
 from carot_lib.training.samples import Draws, batches
 
 CONFIG = {
@@ -30,38 +27,12 @@ CONFIG = {
     "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16},
     "text_cfg": {"context_length": 12, "vocab_size": 99, "width": 16, "heads": 2, "layers": 1},
 }
-TEACHER = {
-    "momentum_start": 0.5,
-    "momentum_end": 0.5,
-    "warmup_fraction": 0.0,
-    "update_every": 2,
-    "update_at_step_0": False,
+CHANGES = {
+    "fine_tune": {"clip_gradient_norm": 1.0},
+    "flyp": {},
+    "carot": {"momentum_start": 0.5, "momentum_end": 0.5, "momentum_warmup": 0.0},
 }
-SHARED = {"learning_rate": 0.01, "sampling": "epochs"}
-RUNS = {
-    "fine_tune": {**SHARED, "clip_gradient_norm": 1.0, "label_smoothing": 0.1},
-    "flyp": {
-        **SHARED,
-        "clip_gradient_norm": None,
-        "label_smoothing": 0.1,
-        "max_logit_scale": None,
-    },
-    "carot": {
-        **SHARED,
-        "clip_gradient_norm": None,
-        "distillation_weight": 0.75,
-        "kd_reduction": "paper",
-        "max_logit_scale": None,
-        "teacher": TEACHER,
-    },
-}
-WHOLE = 7  # images of a batch: 4 + 3 on two devices, 2 + 2 + 2 + 1 on four
-
-
-def hardware(devices: int = 1, **changes: object) -> HardwareParams:
-    numbers = {"accelerator": "cpu", "devices": devices, "nodes": 1, "precision": "32-true"}
-    numbers |= {"accumulation": 1, "workers": 0, "checkpoint_every": 1, "tensorboard": False}
-    return HardwareParams.model_validate(numbers | changes)
+BATCH_SIZE = 7  # images of a batch: 4 + 3 on two devices, 2 + 2 + 2 + 1 on four
 
 
 def model() -> Clip:
@@ -71,31 +42,12 @@ def model() -> Clip:
 
 
 def prompts() -> Tensor:
-    """Five classes in three templates of unlike lengths; 98 is the end mark."""
+    """Five classes in three templates of different lengths; 98 is the end token."""
     tokens = torch.randint(1, 97, (5, 3, 12), generator=torch.Generator().manual_seed(1))
     for template, length in enumerate((4, 7, 11)):
         tokens[:, template, length] = 98
         tokens[:, template, length + 1 :] = 0
     return tokens
-
-
-def labelled_set(name: str, size: int, seed: int) -> LabelledSet:
-    """Random images and labels."""
-    generator = np.random.default_rng(seed)
-    return LabelledSet(
-        name=name,
-        labels=generator.integers(0, 5, size=size),
-        images=generator.integers(0, 256, size=(size, 16, 16, 3), dtype=np.uint8),
-        paths=None,
-        label_space=label_space_of(None, 5),
-        class_names=list("abcde"),
-        fingerprint="0" * 16,
-    )
-
-
-def train_set() -> LabelledSet:
-    """Eleven images: the second batch of an epoch has four."""
-    return labelled_set("train", 11, 2)
 
 
 def gradient_of_one_batch(
@@ -105,29 +57,28 @@ def gradient_of_one_batch(
 
     In a teacher that differs from its student, the distillation has a gradient.
     """
-    fabric = hardware(devices).launch()
-    run = Run.model_validate({"kind": kind, **RUNS[kind]}).root
-    method = run.build(Setup(model(), prompts(), 10))
+    fabric = hardware(devices=devices).launch()
+    params = run(kind, **CHANGES[kind])
+    method = params.build(Setup(model(), prompts(), 10))
     if kind == "carot":
         with torch.no_grad():
             for value in method.teacher.model.parameters():
                 value.mul_(1.1)
     before = {key: value.clone() for key, value in method.model.state_dict().items()}
-    images, draws = train_set(), Draws([np.arange(WHOLE)], [np.arange(WHOLE) % 3])
-    share = {"device": fabric.global_rank, "devices": devices}
-    data = batches(images.open_images(), images.labels, draws, workers=0, **share)
+    images = labelled_set("train", 11, 2, side=16, classes=5)
+    draws = Draws([np.arange(BATCH_SIZE)], [np.arange(BATCH_SIZE) % 3])
+    share = {"rank": fabric.global_rank, "world_size": devices}
     records: list[dict[str, float]] = []
-    optimizer = torch.optim.SGD(method.model.parameters(), lr=1.0)
-    clipping = run.clip_gradient_norm
-    numbers = {"total_steps": 1, "warmup_steps": 0, "clip_gradient_norm": clipping}
     fit(
         method,
-        data,
-        optimizer=optimizer,
-        fabric=fabric,
-        log=records.append,
+        batches(images.open_images(), images.labels, draws, workers=0, **share),
+        1,
+        torch.optim.SGD(method.model.parameters(), lr=1.0),
+        0,
+        params.clip_gradient_norm,
+        fabric,
+        records.append,
         accumulation=accumulation,
-        **numbers,
     )
     after = method.model.state_dict()
     return {key: value - after[key] for key, value in before.items()}, records[0]
@@ -147,19 +98,17 @@ def whole_run(kind: str, devices: int, folder: Path | None, deadly: int = 0) -> 
         records.append(record)
 
     classifier = fine_tune(
-        Run.model_validate({"kind": kind, **RUNS[kind]}).root,
-        TrainingParams(
-            epochs=3, batch_size=WHOLE, weight_decay=0.1, warmup_steps=1, validate_every=3
-        ),
-        hardware(devices),
+        run(kind, **CHANGES[kind]),
+        training(epochs=3, batch_size=BATCH_SIZE, validate_every=3),
+        hardware(devices=devices, checkpoint_every=1),
         model(),
         prompts(),
-        train_set(),
+        labelled_set("train", 11, 2, side=16, classes=5),  # the second batch of an epoch has four
         0,
         log,
         "a run",
         folder,
-        labelled_set("id_val", 9, 3),  # 5 + 4 on two devices, 3 + 2 + 2 + 2 on four
+        labelled_set("id_val", 9, 3, side=16, classes=5),  # 5 + 4, or 3 + 2 + 2 + 2
     )
     return [*records, {".": classifier.state_dict()}]
 
@@ -170,18 +119,18 @@ def device(rank: int, devices: int, port: int, folder: Path) -> None:
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(devices)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     mine = folder / f"{devices}-{rank}"
-    for kind in RUNS:
+    for kind in KINDS:
         gradient, terms = gradient_of_one_batch(kind, devices)
         save_file({k: v.contiguous() for k, v in gradient.items()}, f"{mine}-{kind}.safetensors")
         *records, last = whole_run(kind, devices, None)
         write_json(folder / f"{devices}-{rank}-{kind}.json", [terms, *records])
         if devices == 2:
-            kept = folder / "kept" / kind
+            saved = folder / "saved" / kind
             try:
-                whole_run(kind, devices, kept, deadly=4)
+                whole_run(kind, devices, saved, deadly=4)
             except KilledError:
                 torch.distributed.barrier()
-            *again, resumed = whole_run(kind, devices, kept)
+            *again, resumed = whole_run(kind, devices, saved)
             same = all(torch.equal(v, resumed["."][k]) for k, v in last["."].items())
             gaps = [(v - resumed["."][k]).abs().max().item() for k, v in last["."].items()]
             write_json(
@@ -191,9 +140,9 @@ def device(rank: int, devices: int, port: int, folder: Path) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def on_one_two_and_four(device: Callable[[int, int, int, Path], None], folder: Path) -> None:

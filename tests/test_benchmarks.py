@@ -70,8 +70,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[[], Clip
     layout = Layout(root, "miniature")
     shutil.copy(ROOT / "dvc.yaml", root)
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["miniature"]["training"] |= {"batch_size": 8, "warmup_steps": 1}
-    tree["miniature"]["runs"]["carot"]["teacher"]["update_every"] = 3
+    tree["miniature"]["training"] |= {"batch_size": 8, "warmup": 1}
+    tree["miniature"]["runs"]["carot"]["update_every"] = 3
     layout.params.write_text(yaml.safe_dump(tree))
     pictures = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     write_set(layout.data, "train", np.arange(30) % 3, images=pictures)
@@ -116,7 +116,7 @@ def test_operations_are_counted_at_the_first_call():
 def test_the_large_model_repeats_captions_as_the_real_run_does(world: Path):
     case = published(world, TINY, batch_size=32, steps=2)
     assert case.prompts.shape[:2] == (20, 1)  # 64 draws, 3.2 of each
-    assert case.runs["carot"].teacher.update_every == 2
+    assert case.runs["carot"].update_every == 2
     assert case.batches["ft"][1].images.shape == (32, 3, 16, 16)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from carot_lib.stages.calibrate import calibrate
+from carot_lib.stages.posthoc import posthoc
 from dvc.repo import Repo
 from dvc.stage.serialize import to_lockfile
 
@@ -21,9 +23,7 @@ from carot_lib.layout import Layout
 from carot_lib.report.cells import MetricKey, recompute_from_predictions
 from carot_lib.report.explain import as_text, explain
 from carot_lib.report.provenance import write_provenance
-from carot_lib.stages.calibrate import calibrate
 from carot_lib.stages.evaluate import evaluate
-from carot_lib.stages.posthoc import posthoc
 
 # DVC's graph of stages uses a property that a library of it will rename
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")

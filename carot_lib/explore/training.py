@@ -17,7 +17,7 @@ from PIL import Image
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.explore.exhibit import SHARPNESS, Canvas, InteractiveFigure
 from carot_lib.models.clip import ImageClassifier
-from carot_lib.models.wise_ft import judge
+from carot_lib.models.wise_ft import evaluate_classifiers
 from carot_lib.report.styles import GREY, PALE, UNDER, style
 
 PAUSE = 0.5  # seconds between two drawings: the training has better things to do
@@ -141,7 +141,7 @@ def compare_with_stored(
         raise ValueError("the classifiers to compare do not have the same tensors")
     apart = max(float((ours[key].double() - theirs[key].double()).abs().max()) for key in ours)
     with contextlib.redirect_stderr(io.StringIO()):  # a second's progress is no news
-        judged = judge([classifier, stored], dataset, n_bins, device)
+        judged = evaluate_classifiers([classifier, stored], dataset, n_bins, device)
     rows = {
         "accuracy": [one.mean_accuracy() for one in judged],
         "ece": [one.ece() for one in judged],

@@ -1,1 +1,1 @@
-"""One file a method, and what the methods are made of."""
+"""One file per fine-tuning method, and what the methods are made of."""

@@ -1,4 +1,4 @@
-"""What a fine-tuning method is given and what it must be."""
+"""What a fine-tuning method is given and what it must provide."""
 
 import math
 from dataclasses import dataclass
@@ -12,36 +12,35 @@ from torch import Tensor, nn
 from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.schema import StrictParams
 
-Scalars = dict[str, Tensor | float]  # scalars by name, which show how a run goes
+Scalars = dict[str, Tensor | float]  # scalars by name, to monitor a run
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images with their class and the template of their caption.
+    """The images of one step with their classes and caption templates.
 
     Attributes:
         images: as the model takes them.
         labels: their classes.
-        templates: index of the template of each one's caption.
-        whole: images of the step over all devices; None if these are all.
+        templates: index of the template of each image's caption.
+        global_size: images of the step over all devices; None if these are all.
     """
 
     images: Float[Tensor, "batch 3 height width"]
     labels: Int[Tensor, " batch"]
     templates: Int[Tensor, " batch"]
-    whole: int | None = None
+    global_size: int | None = None
 
-    def split(self, pieces: int) -> list["Batch"]:
-        """The batch in as many pieces of like sizes, in order; fewer if it has fewer images."""
-        pieces = min(pieces, len(self.labels))
-        tensors = (self.images, self.labels, self.templates)
-        columns = [tensor.tensor_split(pieces) for tensor in tensors]
-        return [Batch(*piece) for piece in zip(*columns, strict=True)]
+    def split(self, n: int) -> list["Batch"]:
+        """Up to `n` micro-batches of nearly equal size, in order, none of them empty."""
+        n = min(n, len(self.labels))
+        columns = [x.tensor_split(n) for x in (self.images, self.labels, self.templates)]
+        return [Batch(*parts) for parts in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method may build from. The method owns `clip` from then on.
+    """What a method is built from. The method owns `clip` from then on.
 
     Attributes:
         clip: the pre-trained model.
@@ -55,13 +54,13 @@ class Setup:
 
 
 @torch.no_grad()
-def clamp_logit_scale(clip: Clip, highest: float | None) -> None:
+def clamp_logit_scale(clip: Clip, maximum: float | None) -> None:
     """Bound the factor on the similarities; None for no bound.
 
     Source: open_clip's training bounds it by 100, as CLIP's does; FLYP's and CaRot's code do not.
     """
-    if highest is not None:
-        clip.model.logit_scale.clamp_(max=math.log(highest))
+    if maximum is not None:
+        clip.model.logit_scale.clamp_(max=math.log(maximum))
 
 
 class RunParams(StrictParams):
@@ -78,36 +77,35 @@ class RunParams(StrictParams):
 
 @runtime_checkable
 class Method(Protocol):
-    """A fine-tuning method: what is trained, on which losses, and what comes out.
+    """A fine-tuning method: the trained model, its losses and the resulting classifier.
 
-    It is an `nn.Module`: its state is the model and all else that changes in training, which is
-    what a checkpoint keeps.
+    An `nn.Module` whose state is everything that changes in training: what a checkpoint keeps.
     """
 
     model: nn.Module
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """All that the losses need of the images, by name: tensors of one row an image.
+        """Everything the losses need of the images, by name, with one row per image.
 
-        No image's row may depend on the others: the loop may cut the batch into pieces.
+        No row may depend on other images: the loop may split the batch into micro-batches.
         """
 
     def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weighted scalar losses of a whole batch by name; the loop minimises their sum.
+        """Weighted scalar losses of the global batch by name; the loop minimises their sum.
 
         Args:
-            encoded: the rows of `encode`, of all pieces and devices.
+            encoded: the rows of `encode` of all micro-batches and devices.
         """
 
     def after_step(self, step: int) -> Scalars | None:
         """Called after optimizer step `step` (1-based).
 
         Returns:
-            What there is to tell beside the losses, under names with a slash; None: nothing.
+            Scalars to log besides the losses, under names with a slash, or None.
         """
 
     def classifier(self) -> ImageClassifier:
-        """The trained result, the same kind for every method."""
+        """The trained result, of the same type for every method."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors that change in training, by name."""

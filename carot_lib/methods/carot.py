@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from carot_lib.methods.base import Batch, RunParams, Scalars, Setup, clamp_logit_scale
 from carot_lib.methods.losses import contrastive_loss, self_distillation_loss
-from carot_lib.methods.teacher import EmaTeacher, TeacherParams
+from carot_lib.methods.teacher import EmaTeacher
 from carot_lib.models.clip import ImageClassifier
+from carot_lib.schema import Fraction, PositiveSteps, count_steps
 
 
 class CarotParams(RunParams):
@@ -23,11 +24,23 @@ class CarotParams(RunParams):
     distillation_weight: NonNegativeFloat  # lambda
     kd_reduction: Literal["paper", "code"]  # see `self_distillation_loss`
     max_logit_scale: PositiveFloat | None  # factor on the cosine similarities; None: no bound
-    teacher: TeacherParams
+    momentum_start: Fraction  # of the teacher; ramps linearly to momentum_end
+    momentum_end: Fraction
+    momentum_warmup: Fraction  # length of the ramp as a fraction of all steps
+    update_every: PositiveSteps | None  # None: the teacher stays pre-trained (Table 2, last row)
+    update_at_step_0: bool  # see `EmaTeacher`
 
     def build(self, setup: Setup) -> "Carot":
         """The method, ready to train on `setup`."""
-        teacher = EmaTeacher(setup.clip, self.teacher, setup.total_steps)
+        every = self.update_every and count_steps(self.update_every, setup.total_steps)
+        teacher = EmaTeacher(
+            setup.clip,
+            self.momentum_start,
+            self.momentum_end,
+            self.momentum_warmup * setup.total_steps,
+            every,
+            self.update_at_step_0,
+        )
         return Carot(
             setup, teacher, self.distillation_weight, self.kd_reduction, self.max_logit_scale
         )
@@ -48,7 +61,7 @@ class Carot(nn.Module):
         self.model, self.class_prompts = setup.clip, setup.class_prompts
         self.teacher, self.distillation_weight = teacher, distillation_weight
         self.kd_reduction, self.max_logit_scale = kd_reduction, max_logit_scale
-        # the teacher's text features, one row for each class and template, once they are known
+        # cache of the teacher's text features, one row per class and template
         classes, templates, _ = self.class_prompts.shape
         scale = teacher.model.logit_scale
         features = scale.new_zeros(classes * templates, teacher.model.embed_dim)
@@ -56,17 +69,17 @@ class Carot(nn.Module):
         self.register_buffer("is_known", torch.zeros_like(features[:, 0], dtype=torch.bool))
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Unit-length features of the images and their captions, the student's, the teacher's."""
+        """Unit-length features of images and captions by the student and by the teacher."""
         captions = self.class_prompts[batch.labels, batch.templates]
         return {
             "image": self.model.encode_images(batch.images),
             "text": self.model.encode_texts(captions),
-            **self._encode_by_teacher(batch),  # last: see `encode_in_pieces`
+            **self._encode_by_teacher(batch),  # last: see `encode_micro_batches`
         }
 
     def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
         """Contrastive loss (Eq. 1) and weighted self-distillation (Eq. 2)."""
-        # what one device encoded all may know: their tables stay the same
+        # the features of all devices, so that their caches stay the same
         self._remember(encoded["caption"], encoded["teacher_text"])
         scale, slow_scale = self.model.logit_scale, self.teacher.model.logit_scale
         student = scale * encoded["image"] @ encoded["text"].T
@@ -79,14 +92,14 @@ class Carot(nn.Module):
         }
 
     def after_step(self, step: int) -> Scalars:
-        """Keep the logit scale in its bound and let the teacher follow the student; tell both."""
+        """Bound the logit scale and let the teacher follow the student."""
         clamp_logit_scale(self.model, self.max_logit_scale)
         if self.teacher.update(self.model, step):
             self.is_known.zero_()
-        told = {"model/logit_scale": self.model.logit_scale.detach()}
-        if self.teacher.params.update_every is not None:  # otherwise there is none
-            told["teacher/momentum"] = self.teacher.momentum(step)
-        return told
+        scalars = {"model/logit_scale": self.model.logit_scale.detach()}
+        if self.teacher.update_every is not None:
+            scalars["teacher/momentum"] = self.teacher.momentum(step)
+        return scalars
 
     def classifier(self) -> ImageClassifier:
         """Zero-shot head from the fine-tuned text encoder, as in FLYP."""
@@ -112,6 +125,6 @@ class Carot(nn.Module):
     def _remember(
         self, captions: Int[Tensor, " batch"], features: Float[Tensor, "batch embed"]
     ) -> None:
-        """Keep the teacher's text features until it moves."""
+        """Cache the teacher's text features until its next update."""
         self.features[captions] = features.to(self.features.dtype)  # lower in mixed precision
         self.is_known[captions] = True

@@ -1,4 +1,4 @@
-"""FT: the image encoder and a linear head, by cross-entropy; the head starts as the zero-shot one.
+"""FT: image encoder and linear head by cross-entropy, starting from the zero-shot head.
 
 Source: Wortsman et al. 2022, Section 3; CaRot, Section A.1.
 """
@@ -25,7 +25,7 @@ class FineTuneParams(RunParams):
 
 
 class FineTune(nn.Module):
-    """Cross-entropy over the classes. The text encoder only makes the first head."""
+    """Cross-entropy over the classes; the text encoder only provides the initial head."""
 
     def __init__(self, setup: Setup, label_smoothing: float):
         super().__init__()
@@ -46,7 +46,7 @@ class FineTune(nn.Module):
         return {"cross_entropy": loss}
 
     def after_step(self, step: int) -> None:
-        """Nothing follows the model."""
+        """Nothing to do or to log."""
 
     def classifier(self) -> ImageClassifier:
         """The model itself."""

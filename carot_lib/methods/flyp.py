@@ -30,8 +30,7 @@ class Flyp(nn.Module):
 
     def __init__(self, setup: Setup, label_smoothing: float, max_logit_scale: float | None):
         super().__init__()
-        self.model = setup.clip
-        self.class_prompts = setup.class_prompts
+        self.model, self.class_prompts = setup.clip, setup.class_prompts
         self.label_smoothing, self.max_logit_scale = label_smoothing, max_logit_scale
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
@@ -48,7 +47,7 @@ class Flyp(nn.Module):
         return {"contrastive": contrastive_loss(logits, self.label_smoothing)}
 
     def after_step(self, step: int) -> Scalars:
-        """Keep the logit scale in its bound, and tell it."""
+        """Bound the logit scale."""
         clamp_logit_scale(self.model, self.max_logit_scale)
         return {"model/logit_scale": self.model.logit_scale.detach()}
 

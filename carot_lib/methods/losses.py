@@ -44,10 +44,10 @@ def self_distillation_loss(
     Args:
         student_logits_per_image: scaled similarities, [i, j] = scale * <image_i, text_j>.
         teacher_logits_per_image: the same of the teacher, with the teacher's own scale.
-        reduction: `paper` is the mean over the two directions, the same normalisation as
-            `contrastive_loss`, so that the ratio of their weights is the paper's lambda. `code` is
-            their sum, as the public code has it beside a halved contrastive loss. (Its value there
-            is a cross-entropy, larger by the teacher's entropy; the gradient is the same.)
+        reduction: `paper` is the mean over the two directions, normalised as `contrastive_loss`
+            is, so that the ratio of their weights is the paper's lambda. `code` is their sum, which
+            the public code adds to a halved contrastive loss. (There it is a cross-entropy, larger
+            by the teacher's entropy, with the same gradient.)
 
     Returns:
         The divergence in nats: >= 0, and 0 only when the two distributions agree.

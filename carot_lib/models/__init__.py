@@ -1,1 +1,1 @@
-"""CLIP, its classifiers, the EMA teacher, and logits from images."""
+"""CLIP, the classifiers made from it, and their predictions."""

@@ -1,7 +1,7 @@
-"""CLIP and the classifiers made from it: encode, build heads, interpolate, save and load.
+"""CLIP and the classifiers made from it: encode, build heads, save and load.
 
-Weights go to disk as safetensors beside a JSON file that rebuilds the model around them, so no
-file can carry code and a checkpoint says itself which architecture it fits.
+Weights are stored as safetensors next to a JSON file from which the model is rebuilt, so that no
+file can carry code and the architecture is stored with its weights.
 """
 
 import copy
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from carot_lib.files import atomic_write, read_json, reading, write_json
 
-TEXTS_AT_ONCE = 1024  # prompts encoded together for a head: bounds the memory
+TEXT_BATCH_SIZE = 1024  # prompts encoded together for a head; bounds the memory
 
 
 class Clip(nn.Module):
@@ -28,12 +28,12 @@ class Clip(nn.Module):
 
     Args:
         model: the two towers.
-        config: what rebuilds it, see `build_clip`.
+        config: config from which it is rebuilt, see `build_clip`.
 
     Attributes:
-        trims_texts: whether texts are encoded up to their end mark only. That is exact if
-            attention is causal and the feature is read at the end mark: then nothing behind the
-            last end mark of a batch can reach it.
+        trims_texts: whether texts are encoded up to their end token only. That is exact if
+            attention is causal and the feature is read at the end token, which then does not
+            depend on anything behind it.
     """
 
     def __init__(self, model: open_clip.CLIP | open_clip.CustomTextCLIP, config: Mapping[str, Any]):
@@ -50,7 +50,7 @@ class Clip(nn.Module):
 
     @property
     def _text_tower(self) -> nn.Module:
-        """What holds the parts of the text encoder: the model itself, but for CustomTextCLIP."""
+        """The module with the parts of the text encoder."""
         return getattr(self.model, "text", self.model)
 
     @property
@@ -65,12 +65,12 @@ class Clip(nn.Module):
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
-        """Factor on the cosine similarities, exp of the trained parameter."""
+        """Factor on the cosine similarities: exp of the trained parameter."""
         return self.model.logit_scale.exp()
 
     @property
     def context_length(self) -> int:
-        """Tokens the text tower can take."""
+        """Maximum number of tokens of a text."""
         return self.model.context_length
 
     def encode_images(
@@ -83,14 +83,14 @@ class Clip(nn.Module):
         """Unit-length text features.
 
         Args:
-            tokens: of CLIP's byte-pair encoding; may be shorter than the model's context.
+            tokens: in CLIP's byte-pair encoding; may be shorter than the model's context.
         """
         tokens = tokens.long()
         if not self.trims_texts:
             padded = F.pad(tokens, (0, self.context_length - tokens.shape[1]))
             return F.normalize(self.model.encode_text(padded), dim=-1)
         tower = self._text_tower
-        ends = tokens.argmax(dim=-1)  # the end mark is the largest token id
+        ends = tokens.argmax(dim=-1)  # the end token has the largest id
         context = int(ends.max()) + 1
         tokens = tokens[:, :context]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:context]
@@ -119,8 +119,8 @@ class Clip(nn.Module):
         """
         classes, templates, context = class_prompts.shape
         prompts = class_prompts.reshape(classes * templates, context)
-        order = prompts.argmax(dim=-1).argsort(stable=True)  # like lengths together: less padding
-        features = torch.cat([self.encode_texts(t) for t in prompts[order].split(TEXTS_AT_ONCE)])
+        order = prompts.argmax(dim=-1).argsort(stable=True)  # similar lengths together
+        features = torch.cat([self.encode_texts(t) for t in prompts[order].split(TEXT_BATCH_SIZE)])
         features = torch.empty_like(features).index_copy_(0, order, features)
         means = F.normalize(features.view(classes, templates, -1).mean(dim=1), dim=-1)
         return self.logit_scale * means
@@ -128,7 +128,7 @@ class Clip(nn.Module):
     def zero_shot_classifier(
         self, class_prompts: Int[Tensor, "classes templates context"]
     ) -> "ImageClassifier":
-        """The image tower under a head made by the text tower; shares no memory with this model."""
+        """A copy of the image tower with a head from the text tower; shares no memory."""
         was_training = self.training
         weights = self.eval().head_weights(class_prompts)
         self.train(was_training)
@@ -136,12 +136,12 @@ class Clip(nn.Module):
 
 
 class ImageClassifier(nn.Module):
-    """An image encoder and one head row per class: what every method ends in.
+    """An image encoder and a linear head: the result of every method.
 
     Args:
-        visual: image tower; it is held, not copied.
-        head_weights: one row per class, scaled.
-        config: of the CLIP the tower belongs to, to rebuild it, see `build_clip`.
+        visual: image tower; it is not copied.
+        head_weights: one row per class, including the logit scale.
+        config: config of the tower's CLIP, see `build_clip`.
     """
 
     def __init__(
@@ -172,18 +172,18 @@ class ImageClassifier(nn.Module):
 
 
 def build_clip(config: Mapping[str, Any]) -> Clip:
-    """A CLIP with fresh weights.
+    """A CLIP with random weights.
 
     Args:
-        config: keyword arguments of `open_clip.CLIP`, the activation among them (`quick_gelu`);
-            with `custom_text`, of `open_clip.CustomTextCLIP`; with `preprocess_cfg`, what is
-            special about the image transform, see `preprocessing_of`.
+        config: keyword arguments of `open_clip.CLIP`, including the activation (`quick_gelu`), or,
+            with `custom_text`, of `open_clip.CustomTextCLIP`; and optionally `preprocess_cfg`, see
+            `preprocessing_of`.
     """
     arguments = copy.deepcopy(dict(config))
     arguments.pop("preprocess_cfg", None)
     custom_text = arguments.pop("custom_text", False)
     model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
-    # The same numbers in another order of memory: 1.3x faster convolutions on a CPU.
+    # another memory format for the same numbers: 1.3x faster convolutions on a CPU
     model.visual.to(memory_format=torch.channels_last)
     return Clip(model, config)
 
@@ -191,8 +191,8 @@ def build_clip(config: Mapping[str, Any]) -> Clip:
 def preprocessing_of(config: Mapping[str, Any]) -> PreprocessCfg:
     """The image transform of a model.
 
-    That is its image size, and CLIP's mean, standard deviation, bicubic resize of the shorter side
-    and crop of the centre, unless `preprocess_cfg` says otherwise.
+    Its image size with CLIP's mean, standard deviation, bicubic resize of the shorter side and
+    centre crop, unless `preprocess_cfg` differs.
     """
     size = config["vision_cfg"].get("image_size", PreprocessCfg.size)
     return PreprocessCfg(**{"size": size, **config.get("preprocess_cfg", {})})
@@ -200,8 +200,7 @@ def preprocessing_of(config: Mapping[str, Any]) -> PreprocessCfg:
 
 def save_clip(clip: Clip, folder: Path) -> None:
     """Write `clip.safetensors` and `clip.json`."""
-    _save(clip.model.state_dict(), folder / "clip.safetensors")
-    write_json(folder / "clip.json", clip.config)
+    _save(clip.model, clip.config, folder / "clip")
 
 
 def load_clip(folder: Path) -> Clip:
@@ -209,7 +208,7 @@ def load_clip(folder: Path) -> Clip:
 
     Raises:
         FileNotFoundError: the folder holds no such model.
-        ValueError: a file of it is damaged.
+        ValueError: a file is damaged.
     """
     clip = build_clip(read_json(folder / "clip.json"))
     with reading(folder / "clip.safetensors"):
@@ -219,8 +218,7 @@ def load_clip(folder: Path) -> Clip:
 
 def save_classifier(classifier: ImageClassifier, folder: Path) -> None:
     """Write `classifier.safetensors` and `classifier.json`."""
-    _save(classifier.state_dict(), folder / "classifier.safetensors")
-    write_json(folder / "classifier.json", classifier.config)
+    _save(classifier, classifier.config, folder / "classifier")
 
 
 def load_classifier(folder: Path) -> ImageClassifier:
@@ -228,7 +226,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
 
     Raises:
         FileNotFoundError: the folder holds no such classifier.
-        ValueError: a file of it is damaged.
+        ValueError: a file is damaged.
     """
     config = read_json(folder / "classifier.json")
     with reading(folder / "classifier.safetensors"):
@@ -239,7 +237,8 @@ def load_classifier(folder: Path) -> ImageClassifier:
     return classifier.eval()
 
 
-def _save(state: Mapping[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
+def _save(model: nn.Module, config: dict[str, Any], stem: Path) -> None:
+    with atomic_write(stem.with_suffix(".safetensors")) as temporary:
+        state = model.state_dict()
         save_file({key: value.contiguous().cpu() for key, value in state.items()}, temporary)
+    write_json(stem.with_suffix(".json"), config)

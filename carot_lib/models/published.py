@@ -1,4 +1,4 @@
-"""The pre-trained model of a profile: made here, or published and loaded through open_clip."""
+"""The pre-trained model of a profile: trained here, or published and loaded through open_clip."""
 
 import difflib
 from pathlib import Path
@@ -12,12 +12,12 @@ from open_clip.transform import PreprocessCfg
 from carot_lib.models.clip import Clip, build_clip
 from carot_lib.schema import StrictParams
 
-PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")  # what published weights fix
-NAMED = 5  # keys that a message names
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")  # keys that come with weights
+MAX_LISTED = 5  # tensors that a message names
 
 
 class MiniatureClipParams(StrictParams):
-    """The miniature's CLIP, made by the numbers under `miniature:`."""
+    """The miniature's CLIP, trained with the parameters under `miniature:`."""
 
     kind: Literal["miniature"]
 
@@ -26,8 +26,8 @@ class OpenClipParams(StrictParams):
     """A pre-trained model that open_clip knows."""
 
     kind: Literal["open_clip"]
-    architecture: str  # a name of open_clip's
-    weights: str  # a name that open_clip knows for it, or a checkpoint file, from the project
+    architecture: str  # a name known to open_clip
+    weights: str  # a name known to open_clip, or the path of a checkpoint, from the project's root
 
     def load(self, root: Path) -> Clip:
         """The model, in evaluation mode and full precision.
@@ -36,42 +36,49 @@ class OpenClipParams(StrictParams):
             root: the project's folder.
 
         Raises:
-            ValueError: there is no such architecture or no such weights, they do not fit together,
-                or they cannot be downloaded; the message says what to do.
+            ValueError: architecture or weights do not exist, do not fit together, or cannot be
+                downloaded; the message says what to do.
         """
-        config = config_of(self.architecture)
-        published = get_pretrained_cfg(self.architecture, self.weights)
+        name, config = self.architecture, config_of(self.architecture)
+        published = get_pretrained_cfg(name, self.weights)
         if published:
-            check_activation(self.architecture, config, self.weights, published)
+            # open_clip itself only warns, and the accuracy drops by points: plain ViT-B-16 with
+            # OpenAI's weights uses GELU where they need QuickGELU (open_clip, issue 1109)
+            if config.get("quick_gelu", False) != (quick := published.get("quick_gelu", False)):
+                raise ValueError(
+                    f"architecture: the weights {self.weights!r} were trained with another "
+                    f"activation ({'QuickGELU' if quick else 'GELU'}) than {name} has: "
+                    f"write {name.removesuffix('-quickgelu')}{'-quickgelu' if quick else ''}"
+                )
             config |= preprocessing_of(published)
-            path = download(self.architecture, self.weights, published)
+            path = download(name, self.weights, published)
         else:
             path = root / self.weights
         if not path.is_file():
-            known = ", ".join(open_clip.list_pretrained_tags_by_model(self.architecture)) or "none"
+            known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
             raise ValueError(
                 f"weights: {self.weights!r} is neither a file (looked at {path}) nor weights that "
-                f"open_clip knows for {self.architecture} ({known})"
+                f"open_clip knows for {name} ({known})"
             )
         clip = build_clip(config)
-        load_weights(clip, path, self.architecture)
+        load_weights(clip, path, name)
         return clip.eval()
 
 
 def config_of(architecture: str) -> dict[str, Any]:
-    """What `build_clip` needs to build an architecture of open_clip's.
+    """Config for `build_clip` of an architecture of open_clip.
 
     Raises:
-        ValueError: open_clip does not know it, or it is none that can be trained here: one that
-            also writes captions, or whose texts are not in CLIP's byte-pair encoding.
+        ValueError: open_clip does not know it, it also generates captions, or its texts are not in
+            CLIP's byte-pair encoding.
     """
     config = get_model_config(architecture)
     if config is None:
-        near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        similar = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
         raise ValueError(f"architecture: open_clip knows no {architecture!r}{hint}")
     if "multimodal_cfg" in config:
-        raise ValueError(f"architecture: {architecture} also writes captions: not supported")
+        raise ValueError(f"architecture: {architecture} also generates captions: not supported")
     text = config["text_cfg"]
     if any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "tokenizer_kwargs")):
         raise ValueError(
@@ -79,33 +86,12 @@ def config_of(architecture: str) -> dict[str, Any]:
             "not supported"
         )
     if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_pretrained"] = False  # CLIP's weights come right after
+        config["vision_cfg"]["timm_model_pretrained"] = False  # CLIP's weights are loaded next
     return config
 
 
-def check_activation(
-    architecture: str, config: dict[str, Any], weights: str, published: dict[str, Any]
-) -> None:
-    """Refuse an architecture whose activation is not the one the weights were trained with.
-
-    open_clip itself only warns, and the accuracy drops by points: plain ViT-B-16 with the weights
-    of OpenAI uses GELU where they need QuickGELU (open_clip, issue 1109).
-
-    Raises:
-        ValueError: they differ; the message names the architecture to use.
-    """
-    uses, needs = config.get("quick_gelu", False), published.get("quick_gelu", False)
-    if uses != needs:
-        plain = architecture.removesuffix("-quickgelu")
-        raise ValueError(
-            f"architecture: the weights {weights!r} were trained with "
-            f"{'QuickGELU' if needs else 'GELU'}, {architecture} computes with "
-            f"{'QuickGELU' if uses else 'GELU'}: write {plain}{'-quickgelu' if needs else ''}"
-        )
-
-
 def preprocessing_of(published: dict[str, Any]) -> dict[str, Any]:
-    """As `preprocess_cfg`, where the image transform of published weights is not CLIP's."""
+    """As `preprocess_cfg`, where the image transform of published weights differs from CLIP's."""
     special = {
         key: published[key]
         for key in PREPROCESSING
@@ -128,33 +114,34 @@ def download(architecture: str, weights: str, published: dict[str, Any]) -> Path
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"weights: cannot download {weights!r} of {architecture} ({reason}). Without a "
-            f"network: take the .safetensors or .bin file of {source} to data/weights/ and write "
-            "its path, for example data/weights/open_clip_model.safetensors, as "
-            "`pretrained.weights` in params.yaml"
+            f"network: put the .safetensors or .bin file of {source} into data/weights/ and set "
+            "`pretrained.weights` in params.yaml to its path, for example "
+            "data/weights/open_clip_model.safetensors"
         ) from error
 
 
 def load_weights(clip: Clip, path: Path, architecture: str) -> None:
-    """Load a checkpoint of open_clip's into a model.
+    """Load a checkpoint of open_clip into a model.
 
     Raises:
-        ValueError: the file is no checkpoint, or its tensors are not those of the model; the
+        ValueError: the file is not a checkpoint, or its tensors are not those of the model; the
             message names them.
     """
     try:
         result = load_checkpoint(clip.model, str(path), strict=False)
-        faults = {"missing": result.missing_keys, "unknown": result.unexpected_keys}
+        problems = {"missing": result.missing_keys, "unknown": result.unexpected_keys}
     except Exception as error:  # damaged files are unpickled into errors of every kind
         if not isinstance(error, RuntimeError) or "size mismatch" not in str(error):
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
         lines = [line for line in str(error).splitlines() if "size mismatch for " in line]
         mismatched = [line.split("size mismatch for ")[1].split(": ")[0] for line in lines]
-        faults = {"of another shape": mismatched}
-    named = [
-        f"{len(keys)} {what} ({', '.join(keys[:NAMED])}{', ...' if len(keys) > NAMED else ''})"
-        for what, keys in faults.items()
+        problems = {"of another shape": mismatched}
+    listed = [
+        f"{len(keys)} {what} ({', '.join(keys[:MAX_LISTED])}"
+        f"{', ...' if len(keys) > MAX_LISTED else ''})"
+        for what, keys in problems.items()
         if keys
     ]
-    if named:
-        raise ValueError(f"{path} does not fit {architecture}: tensors {'; '.join(named)}")
+    if listed:
+        raise ValueError(f"{path} does not fit {architecture}: tensors {'; '.join(listed)}")

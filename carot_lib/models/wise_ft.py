@@ -1,4 +1,4 @@
-"""WiSE-FT along alpha: every mix of two classifiers, judged in one pass over the images."""
+"""WiSE-FT: classifiers between the zero-shot and a fine-tuned one."""
 
 import copy
 import math
@@ -17,10 +17,17 @@ from carot_lib.progress import track
 from carot_lib.schema import Fraction, StrictParams
 
 
-class InterpolationParams(StrictParams):
-    """WiSE-FT of a run: (1 - alpha) * zero-shot weights + alpha * the weights of that run."""
+class WiseFtParams(StrictParams):
+    """`wise_ft:` of a profile: shares of the fine-tuned weights."""
 
-    alpha: Fraction
+    alpha: Fraction  # of the rows WiSE-FT
+    curve: Annotated[list[Fraction], Field(min_length=2)]  # from zero-shot (0) to fine-tuned (1)
+
+    @model_validator(mode="after")
+    def _curve_rises_from_0_to_1(self) -> "WiseFtParams":
+        if sorted(set(self.curve)) != self.curve or (self.curve[0], self.curve[-1]) != (0, 1):
+            raise ValueError(f"curve must rise from 0 to 1, not {self.curve}")
+        return self
 
 
 def interpolate(
@@ -28,8 +35,7 @@ def interpolate(
 ) -> ImageClassifier:
     """WiSE-FT: (1 - alpha) * zero-shot + alpha * fine-tuned, over every tensor, head included.
 
-    Running statistics of a BatchNorm are averaged too; its integer step counter is the
-    fine-tuned one's.
+    Running statistics of BatchNorm are averaged too; its step counter is the fine-tuned one's.
 
     Args:
         zero_shot: weights at alpha 0.
@@ -53,28 +59,15 @@ def interpolate(
     return classifier
 
 
-class MixParams(StrictParams):
-    """Shares of the fine-tuned weights, from the zero-shot model (0) to the fine-tuned one (1)."""
-
-    alphas: Annotated[list[Fraction], Field(min_length=2)]
-
-    @model_validator(mode="after")
-    def _from_one_end_to_the_other(self) -> "MixParams":
-        rising = all(a < b for a, b in zip(self.alphas, self.alphas[1:], strict=False))
-        if not rising or (self.alphas[0], self.alphas[-1]) != (0, 1):
-            raise ValueError(f"alphas must rise from 0 to 1, got {self.alphas}")
-        return self
-
-
 def interpolate_all(
     zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alphas: Sequence[float]
 ) -> list[ImageClassifier]:
-    """The WiSE-FT classifier of every alpha, see `carot_lib.models.clip.interpolate`."""
+    """The WiSE-FT classifier of every alpha, see `interpolate`."""
     return [interpolate(zero_shot, fine_tuned, alpha) for alpha in alphas]
 
 
 @torch.no_grad()
-def judge(
+def evaluate_classifiers(
     classifiers: Sequence[ImageClassifier],
     dataset: LabelledSet,
     n_bins: int,
@@ -82,25 +75,28 @@ def judge(
 ) -> list[BinStats]:
     """Binned predictions of several classifiers of one architecture on one set.
 
-    Each image is read once for all of them, and of the logits only the bins are kept: ImageNet's
-    files take longer to decode than to classify, and its logits would fill the memory.
+    Each image is read once for all of them, and only bins are kept: ImageNet's files take longer to
+    decode than to classify, and its logits would fill the memory.
 
     Args:
-        classifiers: moved to the device, in evaluation mode.
-        dataset: the set; its label space is applied.
-        n_bins: of the confidence.
+        classifiers: moved to the device and set to evaluation mode.
+        dataset: its label space is applied.
+        n_bins: number of confidence bins.
         device: where to compute.
     """
     classifiers = [classifier.to(device).eval() for classifier in classifiers]
     stats = [BinStats.empty(n_bins) for _ in classifiers]
     batches = dataset.read_images(classifiers[0].preprocessing, BATCH_SIZE)
-    total, done = math.ceil(len(dataset.labels) / BATCH_SIZE), 0
-    for images in track(batches, total, f"judging {dataset.name}", "batches"):
+    total, start = math.ceil(len(dataset.labels) / BATCH_SIZE), 0
+    for images in track(batches, total, f"evaluating on {dataset.name}", "batches"):
         images = images.to(device)
-        labels = dataset.labels[done : done + len(images)]
-        done += len(images)
+        labels = dataset.labels[start : start + len(images)]
+        start += len(images)
         for i, classifier in enumerate(classifiers):
             logits = dataset.label_space.project(classifier(images).float().cpu().numpy())
             one = Calibrated.from_logits(logits, labels)
             stats[i] += BinStats.from_confidences(one.confidences, one.correct, n_bins)
     return stats
+
+
+# ---- old names, to be removed once params.py and the stages use WiseFtParams -------------------

@@ -1,162 +1,138 @@
-"""The state of an unfinished training on disk, from which a killed run goes on bit for bit.
+"""The state of an unfinished training on disk, from which a killed run resumes bit for bit.
 
-One file holds it all, so that it is whole or not there: tensors as safetensors, the rest as JSON in
-the file's header. It lies outside the results of its stage, which DVC removes before a run.
+It lies outside the outputs of its stage, which DVC removes before a run.
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from carot_lib.files import atomic_write
 from carot_lib.training.global_batch import gather_rows
 
-NAME = "checkpoint.safetensors"
+FILE_NAME = "checkpoint.pt"
+HASHED = tuple(f"carot_lib.{name}." for name in ("methods", "models", "training", "data"))
+NOT_HASHED = "carot_lib.training.monitor"
 
 
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The last state of a run: of method, optimizer, loss scaler and generators, and its history.
+    """The latest state of a run: method, optimizer, loss scaler, random generators and history.
 
-    Args:
-        folder: where the state lies, one folder a run.
+    Attributes:
+        folder: folder of the state, one per run.
         every: optimizer steps between two states.
-        fingerprint: of all that the run depends on; the state of another run is not used.
-        method: its state holds the model, and all that follows the model.
-        optimizer: over the model, at the peak learning rate, which is no part of the state.
+        fingerprint: hash of everything the run depends on; the state of another run is ignored.
+        method: its state holds the model and whatever else changes in training.
+        optimizer: over the model, at the peak learning rate, which is not part of the state.
         fabric: devices and precision.
-        history: the records of all steps done; it is filled by `resume` and read by `save`.
+        history: records of all completed steps; filled by `resume` and read by `save`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        every: int,
-        fingerprint: str,
-        method: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        fabric: Fabric,
-        history: list[dict[str, int | float]],
-    ):
-        self.path, self.every, self.fingerprint = folder / NAME, every, fingerprint
-        self.method, self.optimizer, self.fabric = method, optimizer, fabric
-        self.history = history
-
-    def is_due(self, step: int) -> bool:
-        """Whether the state after this optimizer step (1-based) is to be kept."""
-        return step % self.every == 0
+    folder: Path
+    every: int
+    fingerprint: str
+    method: nn.Module
+    optimizer: torch.optim.Optimizer
+    fabric: Fabric
+    history: list[dict[str, int | float]]
 
     def save(self, step: int) -> None:
-        """Keep the state after optimizer step `step` (1-based) in place of the one before.
+        """Replace the saved state by the one after optimizer step `step` (1-based).
 
-        A disk that is full is said on standard error and stops no run: the state before stays.
-        Every process must call it; the first one writes.
+        A failure to write is reported on standard error and does not stop the run. Every process
+        must call it; the first one writes.
         """
-        tensors = {f"method.{key}": value for key, value in self.method.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        states = {f"generator.{name}": value for name, value in self._generators().items()}
-        states = {name: value[None].to(self.fabric.device) for name, value in states.items()}
-        tensors |= gather_rows(states, self.fabric.world_size)
-        if not self.fabric.is_global_zero:
-            return
-        rest = {
+        device = self.fabric.device
+        generators = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(device)
+        rows = {name: state[None].to(device) for name, state in generators.items()}
+        state = {
             "fingerprint": self.fingerprint,
             "step": step,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
             "loss_scaler": self.fabric.strategy.precision.state_dict(),
+            "generators": gather_rows(rows, self.fabric.world_size),
             "history": self.history,
         }
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        if not self.fabric.is_global_zero:
+            return
         try:
-            with atomic_write(self.path) as temporary:
-                save_file(tensors, temporary, metadata={"rest": json.dumps(rest)})
-        except (OSError, SafetensorError) as error:
-            print(f"{self.path}: step {step} is not kept: {error}", file=sys.stderr)
+            with (
+                atomic_write(self.folder / FILE_NAME) as temporary,
+                temporary.open("wb") as file,
+            ):
+                torch.save(state, file)
+        except OSError as error:
+            self._print(f"the state after step {step} was not saved: {error}")
 
     def resume(self) -> int:
-        """Restore the kept state, if there is one of this very run.
+        """Restore the saved state if it belongs to this very run.
 
         Returns:
-            Optimizer steps done; 0 where the run starts anew.
+            Number of completed optimizer steps; 0 where the run starts from the beginning.
         """
-        if not self.path.exists():
+        if not (self.folder / FILE_NAME).exists():
             return 0
         try:
-            with safe_open(self.path, framework="pt") as file:
-                rest = json.loads((file.metadata() or {}).get("rest", "{}"))
-                if rest.get("fingerprint") != self.fingerprint:
-                    self._say("belongs to other parameters, data, weights or code: starting anew")
-                    return 0
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            self._say(f"cannot be read ({error}): starting anew")
+            state = torch.load(self.folder / FILE_NAME, map_location="cpu", weights_only=True)
+            is_ours = state["fingerprint"] == self.fingerprint
+        except Exception as error:  # a damaged file raises errors of every kind
+            self._print(f"cannot be read ({type(error).__name__}): starting from the beginning")
             return 0
-        self.method.load_state_dict(_part(tensors, "method"))
-        self._restore_optimizer(_part(tensors, "optimizer"))
-        for name, states in _part(tensors, "generator").items():
-            # a copy: torch reads a state from the start of its memory, also that of a view
-            self._set_generator(name, states[self.fabric.global_rank].clone())
-        self.fabric.strategy.precision.load_state_dict(rest["loss_scaler"])
-        self.history[:] = rest["history"]
-        self._say(f"going on after step {rest['step']}")
-        return rest["step"]
-
-    def _say(self, message: str) -> None:
-        if self.fabric.is_global_zero:
-            print(f"{self.path}: {message}", file=sys.stderr)
-
-    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            index, name = key.split(".", maxsplit=1)
-            parameter = parameters[int(index)]
-            if value.shape == parameter.shape:
-                # in the parameter's own order of memory, which a fused optimizer takes for granted
-                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            state.setdefault(int(index), {})[name] = value
+        if not is_ours:
+            self._print(
+                "belongs to other parameters, data, weights or code: starting from the beginning"
+            )
+            return 0
+        self.method.load_state_dict(state["method"])
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.fabric.strategy.precision.load_state_dict(state["loss_scaler"])
+        for name, rows in state["generators"].items():
+            # cloned: torch reads a state from the start of its memory, even that of a view
+            generator = rows[self.fabric.global_rank].clone()
+            if name == "cpu":
+                torch.set_rng_state(generator)
+            else:
+                torch.cuda.set_rng_state(generator, self.fabric.device)
+        self.history[:] = state["history"]
+        self._print(f"resuming after step {state['step']}")
+        return state["step"]
 
-    def _generators(self) -> dict[str, UInt8[Tensor, " bytes"]]:
-        """The states of torch's own generators in this process, by device."""
-        states = {"cpu": torch.get_rng_state()}
-        if self.fabric.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
-        return states
-
-    def _set_generator(self, name: str, state: UInt8[Tensor, " bytes"]) -> None:
-        if name == "cpu":
-            torch.set_rng_state(state)
-        else:
-            torch.cuda.set_rng_state(state, self.fabric.device)
+    def _print(self, message: str) -> None:
+        if self.fabric.is_global_zero:
+            print(f"{self.folder / FILE_NAME}: {message}", file=sys.stderr)
 
 
 def discard_checkpoint(folder: Path) -> None:
-    """Remove the state of a run that is complete, and its folder."""
-    (folder / NAME).unlink(missing_ok=True)
+    """Remove the state of a finished run, and its folder if that is then empty."""
+    (folder / FILE_NAME).unlink(missing_ok=True)
     if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def fingerprint_of(tensors: Mapping[str, Tensor], *texts: str) -> str:
-    """Hash of all that a run depends on: tensors, texts, the code at work and torch's version.
+    """Hash of everything a run depends on: tensors, texts, code and torch's version.
+
+    Of the code, the imported modules of `carot_lib.{methods,models,training,data}` count, except
+    training/monitor.py, which changes no weight: other code can be edited without restarting a run.
 
     Args:
-        tensors: of the pre-trained model, by name.
+        tensors: the pre-trained model and the prompts, by name.
         texts: parameters and fingerprints of the data.
     """
     digest = hashlib.sha256(torch.__version__.encode())
     for name, module in sorted(sys.modules.items()):
-        if name.startswith("carot_lib.") and module.__file__ is not None:
+        if name.startswith(HASHED) and name != NOT_HASHED and module.__file__ is not None:
             digest.update(Path(module.__file__).read_bytes())
     for name, tensor in tensors.items():
         digest.update(name.encode())
@@ -164,11 +140,3 @@ def fingerprint_of(tensors: Mapping[str, Tensor], *texts: str) -> str:
     for text in texts:
         digest.update(text.encode() + b"\0")
     return digest.hexdigest()
-
-
-def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors under one name, without it."""
-    start = f"{name}."
-    return {
-        key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)
-    }

@@ -1,9 +1,10 @@
-"""The loss of a whole batch that no device holds at once.
+"""The loss of a global batch that no device holds at once.
 
-A contrastive loss compares every image with every caption, so a batch cannot be cut into batches.
-What can be cut is the encoding: every device encodes its share, piece by piece if memory is short;
-the features, small beside the activations, are gathered; and every device computes the loss of all
-of them. A model with BatchNorm is the exception: its statistics would be those of a piece.
+A contrastive loss compares every image with every caption, so it is no mean over smaller batches.
+What can be split is the encoding: every device encodes its share, in micro-batches if memory is
+short; the features, small compared with the activations, are gathered; and every device computes
+the loss of all of them. The exception is a model with BatchNorm, whose statistics would be those
+of a micro-batch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,114 +16,117 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from carot_lib.distributed import split_sizes
+from carot_lib.distributed import split_sizes, world_size
 
-Piece = TypeVar("Piece")
-Encoded = dict[str, Tensor]  # tensors of one row an image, by name
+MicroBatch = TypeVar("MicroBatch")
+Encoded = dict[str, Tensor]  # tensors with one row per image, by name
 
 
-def encode_whole(
-    encode: Callable[[Piece], Encoded], pieces: Sequence[Piece], whole: int | None
+def encode_global_batch(
+    encode: Callable[[MicroBatch], Encoded],
+    micro_batches: Sequence[MicroBatch],
+    global_size: int | None,
 ) -> Encoded:
-    """The rows of the whole batch on every device, in full precision.
+    """The rows of the global batch on every device, in full precision.
 
     Args:
-        encode: one row an image for each tensor, whatever the other images of its piece are.
-        pieces: this device's share of the batch.
-        whole: images of the batch over all devices; None if there is one device.
+        encode: one row per image in each tensor, independent of the other images.
+        micro_batches: this device's share of the batch.
+        global_size: images of the batch over all devices; None if there is one device.
     """
     encoded = {
         name: rows.to(torch.promote_types(rows.dtype, torch.float32))
         if rows.is_floating_point()
         else rows
-        for name, rows in encode_in_pieces(encode, pieces).items()
+        for name, rows in encode_micro_batches(encode, micro_batches).items()
     }
-    return encoded if whole is None else gather_rows(encoded, whole)
+    return encoded if global_size is None else gather_rows(encoded, global_size)
 
 
-def encode_in_pieces(encode: Callable[[Piece], Encoded], pieces: Sequence[Piece]) -> Encoded:
-    """Encode piece by piece and keep the activations of one piece at a time.
+def encode_micro_batches(
+    encode: Callable[[MicroBatch], Encoded], micro_batches: Sequence[MicroBatch]
+) -> Encoded:
+    """Encode micro-batches with the activations of only one of them in memory at a time.
 
-    A piece is encoded without keeping its activations, and once more when its gradient is due: the
-    memory of a single piece for about a third more time. Random numbers are the same both times.
-    The second encoding ends with the last tensor that a gradient needs, so what `encode` does last
-    and without gradient (a teacher) is done once.
+    Each is encoded without keeping its activations, and again when its gradient is computed, with
+    the same random numbers, for about a third more time. The second pass ends at the last tensor
+    that needs a gradient: what `encode` computes last and without gradient (the features of a
+    teacher) is computed once.
 
     Source: Gao et al. 2021 (GradCache); `--accum-freq` of open_clip's training.
     """
-    if len(pieces) == 1:
-        return encode(pieces[0])
+    if len(micro_batches) == 1:
+        return encode(micro_batches[0])
 
-    def encode_one(piece: Piece, *_: object) -> Encoded:
-        return encode(piece)
+    def encode_one(micro_batch: MicroBatch, *_: object) -> Encoded:
+        return encode(micro_batch)
 
-    # the tensors are given by themselves too: torch keeps the generator of the GPU they lie on
+    # The tensors are arguments too: by them torch finds the GPU whose generator it has to keep.
     encoded = [
-        checkpoint(encode_one, piece, *vars(piece).values(), use_reentrant=False)
-        for piece in pieces
+        checkpoint(encode_one, batch, *vars(batch).values(), use_reentrant=False)
+        for batch in micro_batches
     ]
-    return {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
+    return {name: torch.cat([rows[name] for rows in encoded]) for name in encoded[0]}
 
 
-def gather_rows(encoded: Encoded, whole: int) -> Encoded:
-    """The rows of all devices, in the order of the batch; itself where there is one device.
+def gather_rows(encoded: Encoded, global_size: int) -> Encoded:
+    """The rows of all devices, in the order of the batch; the argument itself for one device.
 
     Args:
         encoded: rows of this device's share.
-        whole: images of the batch over all devices.
+        global_size: images of the batch over all devices.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if world_size() == 1:
         return encoded
-    sizes = split_sizes(whole, dist.get_world_size())
+    sizes = split_sizes(global_size, world_size())
     return {name: _Gather.apply(rows, sizes) for name, rows in encoded.items()}
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all devices; the gradient of each device's own rows comes back to it.
+    """Rows of all devices; each device gets back the gradient of its own rows.
 
-    Every device computes the same loss of all rows and so has the whole gradient of its own: no
-    communication on the way back. `average_gradients` will divide by the number of devices, hence
-    the factor.
+    Every device computes the same loss of all rows and so holds the whole gradient of its own:
+    nothing is communicated in the backward pass. The gradient is multiplied by the number of
+    devices, by which `average_gradients` divides.
     """
 
     @staticmethod
     def forward(
-        context: Any, rows: Shaped[Tensor, "share *row"], sizes: list[int]
-    ) -> Shaped[Tensor, "whole *row"]:
-        """All rows; shares that are an image short are padded on the way."""
+        context: Any, rows: Shaped[Tensor, "local *row"], sizes: list[int]
+    ) -> Shaped[Tensor, "global *row"]:
         context.sizes = sizes
-        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # shares differ by one row
         padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        gathered = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(gathered, padded)
+        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
     @staticmethod
     def backward(
-        context: Any, gradient: Shaped[Tensor, "whole *row"]
-    ) -> tuple[Shaped[Tensor, "share *row"], None]:
-        """The gradient of this device's own rows, times the number of devices."""
-        own = gradient.split(context.sizes)[dist.get_rank()]
-        return len(context.sizes) * own, None
+        context: Any, gradient: Shaped[Tensor, "global *row"]
+    ) -> tuple[Shaped[Tensor, "local *row"], None]:
+        local = gradient.split(context.sizes)[dist.get_rank()]
+        return len(context.sizes) * local, None
 
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over all devices; nothing to do where there is one.
+    """Replace every gradient by its mean over all devices; does nothing for a single device.
 
-    What comes through gathered rows is one summand a device, times their number; what does not (a
-    head or a logit scale used in the loss) is the same on all: the mean is right for both.
+    The gradient through gathered rows is a sum over devices, each summand scaled by their number;
+    all other gradients (of a head or a logit scale used in the loss) are equal on all devices. The
+    mean is right for both.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    flat /= world_size()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view(gradient.shape))
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether the features of an image depend on the other images of its piece of the batch."""
+    """Whether the features of an image depend on the other images of its micro-batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

@@ -1,4 +1,4 @@
-"""The devices of a run, and what to do when their memory is too small."""
+"""The devices of a run, and what to change when they or their memory do not suffice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,36 +10,37 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from carot_lib.schema import StrictParams
 
-NUMERICS_NEUTRAL = {
-    "workers",
-    "checkpoint_every",
-    "tensorboard",
-}  # to a weight: they may change midway
+# keys that affect no weight: they may change before an interrupted run resumes
+NUMERICS_NEUTRAL = {"workers", "checkpoint_every", "tensorboard"}
+MODEL_TOO_LARGE = (
+    "out of memory: model and optimizer alone do not fit: use a device with more memory or a "
+    "smaller model"
+)
 
 
 class HardwareParams(StrictParams):
-    """Where and how to compute; the numbers of a result depend on it in the last digits only."""
+    """Where and how to compute; results depend on it in their last digits only."""
 
     accelerator: Literal["cpu", "cuda", "auto"]
     devices: PositiveInt  # GPUs, or CPU processes, of each node
     nodes: PositiveInt  # machines; more than one are started by SLURM or torchrun
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    accumulation: PositiveInt  # pieces of a device's share: less memory, more time, the same result
+    accumulation: PositiveInt  # micro-batches of a device's share: less memory, the same result
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
-    tensorboard: bool  # whether TensorBoard's files are written beside DVCLive's
+    tensorboard: bool  # whether TensorBoard's files are written in addition to DVCLive's
 
     def launch(self) -> Fabric:
         """The devices, ready to use.
 
-        With several of them every one runs a process of its own from here on: those that SLURM or
-        torchrun started, or this very command once more.
+        With several of them, each runs a process of its own from here on: those that SLURM or
+        torchrun started, or copies of this very command.
 
         Raises:
-            ValueError: CUDA is asked for, and there is none or are too few devices; or SLURM or
-                torchrun started another number of processes.
+            ValueError: CUDA is asked for, and there are too few devices; or SLURM or torchrun
+                started another number of processes.
         """
-        self._check_there(self.devices)
+        self._check_cuda(self.devices)
         fabric = Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -50,34 +51,44 @@ class HardwareParams(StrictParams):
         fabric.launch()
         if fabric.world_size != self.devices * self.nodes:
             raise ValueError(
-                f"hardware: {self.devices} devices on each of {self.nodes} nodes are asked for and "
-                f"SLURM or torchrun started {fabric.world_size} processes: one a device is needed "
+                f"hardware: {self.devices} devices on each of {self.nodes} nodes are asked for, "
+                f"but SLURM or torchrun started {fabric.world_size} processes: start one each "
                 "(examples/slurm.sh)"
             )
         return fabric
 
     def one_device(self) -> torch.device:
-        """The device of what a process does alone: a GPU if there is one and may be used.
+        """The device of a single process: a GPU if there is one and it may be used.
 
         Raises:
             ValueError: CUDA is asked for, and there is none.
         """
-        self._check_there(1)
+        self._check_cuda(1)
         may_use = self.accelerator != "cpu" and torch.cuda.is_available()
         return torch.device("cuda" if may_use else "cpu")
 
-    def _check_there(self, wanted: int) -> None:
-        there = torch.cuda.device_count()
-        if self.accelerator == "cuda" and there < wanted:
+    def _check_cuda(self, wanted: int) -> None:
+        available = torch.cuda.device_count()
+        if self.accelerator == "cuda" and available < wanted:
             raise ValueError(
-                f"hardware: {wanted} CUDA devices are asked for and torch finds {there}: "
+                f"hardware: {wanted} CUDA devices are asked for, but torch finds {available}: "
                 "set `accelerator: cpu`, or fewer `devices`"
             )
 
 
+def step_too_large(hardware: HardwareParams, batch_size: int, has_batch_norm: bool) -> str:
+    """The message for a step that does not fit into memory."""
+    advice = f"set hardware.accumulation to {2 * hardware.accumulation} (the results are the same)"
+    return (
+        f"out of memory at batch_size {batch_size} on {hardware.devices * hardware.nodes} "
+        f"device(s) with accumulation {hardware.accumulation}: "
+        f"{'lower batch_size' if has_batch_norm else advice}"
+    )
+
+
 @contextmanager
 def out_of_memory_means(message: str) -> Iterator[None]:
-    """Say what to do where the block needs more memory than the machine or the GPU has.
+    """Explain a lack of memory of the machine or the GPU within the block.
 
     Raises:
         MemoryError: with the message.
@@ -85,8 +96,8 @@ def out_of_memory_means(message: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # torch has an error of its own for GPUs only; of its words for the CPU all hold these two
-        of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if of_memory or "allocate memory" in str(error):
+        # torch has an error class for GPUs only; its messages for the CPU all contain these words
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if is_memory or "allocate memory" in str(error):
             raise MemoryError(message) from error
         raise

@@ -1,4 +1,4 @@
-"""The one training loop and its optimizer."""
+"""The training loop with its optimizer and learning rate, and a run from start to end."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -8,55 +8,77 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from lightning_fabric import Fabric
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Batch, Method, RunParams, Scalars, Setup
 from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.progress import track
-from carot_lib.schema import StrictParams
+from carot_lib.schema import PositiveSteps, Steps, StrictParams, count_steps
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
-from carot_lib.training.global_batch import average_gradients, encode_whole, has_batch_norm
-from carot_lib.training.hardware import NUMERICS_NEUTRAL, HardwareParams, out_of_memory_means
+from carot_lib.training.global_batch import average_gradients, encode_global_batch, has_batch_norm
+from carot_lib.training.hardware import (
+    MODEL_TOO_LARGE,
+    NUMERICS_NEUTRAL,
+    HardwareParams,
+    out_of_memory_means,
+    step_too_large,
+)
+from carot_lib.training.monitor import Validation
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
-from carot_lib.training.schedule import learning_rate_factor
-from carot_lib.training.validation import Validation
 
 READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
 
+Log = Callable[[dict[str, int | float]], None]
+
 
 class TrainingParams(StrictParams):
-    """What all runs share. Units: epochs, images, optimizer steps."""
+    """What all runs share."""
 
     epochs: PositiveInt
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # images
     weight_decay: NonNegativeFloat
-    warmup_steps: NonNegativeInt
-    validate_every: PositiveInt | None  # None: never; the weights are the same either way
+    warmup: Steps  # of the learning rate
+    validate_every: PositiveSteps | None  # None: never; the weights are the same either way
 
     def total_steps(self, n_images: int) -> int:
-        """Optimizer steps of a run; the last batch of an epoch may be a small one."""
+        """Optimizer steps of a run; the last batch of an epoch may be smaller."""
         return self.epochs * math.ceil(n_images / self.batch_size)
 
 
 def build_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float, fused: bool = True
 ) -> torch.optim.AdamW:
-    """AdamW over all trained tensors in one group, norms, biases and the logit scale included.
+    """AdamW over all parameters in one group, including norms, biases and the logit scale.
 
     Args:
         model: all its parameters are trained.
         learning_rate: peak.
-        weight_decay: of all tensors.
-        fused: the fast form, which unscales the gradients of `16-mixed` itself and so cannot have
-            them clipped before.
+        weight_decay: of all parameters.
+        fused: the fast implementation, which unscales the gradients of `16-mixed` itself and
+            therefore cannot be combined with clipping there.
 
     Source: the public codes; CaRot, Section A.1.
     """
     return torch.optim.AdamW(
         model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=fused
     )
+
+
+def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up, then half a cosine down to 0, as a fraction of the peak.
+
+    Args:
+        step: number of completed optimizer steps.
+        warmup_steps: steps of the ramp; 0 for none.
+        total_steps: length of the whole run.
+
+    Source: `cosine_lr` of the public codes of WiSE-FT, FLYP and CaRot.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
 
 
 def fit(
@@ -67,8 +89,8 @@ def fit(
     warmup_steps: int,
     clip_gradient_norm: float | None,
     fabric: Fabric,
-    log: Callable[[dict[str, int | float]], None],
-    done: int = 0,
+    log: Log,
+    start_step: int = 0,
     checkpoint: Checkpoint | None = None,
     accumulation: int = 1,
     validation: Validation | None = None,
@@ -77,18 +99,18 @@ def fit(
 
     Args:
         method: its model is trained in place.
-        data: one batch a step, from the first step that is not done.
+        data: one batch per step, starting after `start_step`.
         total_steps: length of the schedule.
         optimizer: over the method's model, at the peak learning rate.
         warmup_steps: of the schedule.
         clip_gradient_norm: bound on the global norm of the gradients; None for no bound.
         fabric: devices and precision.
-        log: is given the record of each step, in order: `step`, `learning_rate`, every loss term,
-            and under names with a slash what else the method and the validation tell of it.
-        done: steps that were done before.
-        checkpoint: keeps the state on disk; None: the state is not kept.
-        accumulation: pieces of the batch whose activations are in memory one at a time.
-        validation: judges the model now and then; None: never.
+        log: receives the record of each step, in order: `step`, `learning_rate`, every loss term,
+            and, under names with a slash, scalars of the method and of the validation.
+        start_step: number of steps completed before.
+        checkpoint: saves the state regularly; None: never.
+        accumulation: micro-batches per step, of which one at a time is in memory.
+        validation: evaluates the model regularly; None: never.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
@@ -97,15 +119,15 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer = fabric.setup_optimizers(optimizer)
     method.model.train()
-    unread: list[tuple[int, float, Scalars]] = []
-    for step, batch in enumerate(data, start=done + 1):
+    pending: list[tuple[int, float, Scalars]] = []
+    for step, batch in enumerate(data, start=start_step + 1):
         factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         tensors = fabric.to_device((batch.images, batch.labels, batch.templates))
-        pieces = Batch(*tensors).split(accumulation)
+        micro_batches = Batch(*tensors).split(accumulation)
         with fabric.autocast():
-            encoded = encode_whole(method.encode, pieces, batch.whole)
+            encoded = encode_global_batch(method.encode, micro_batches, batch.global_size)
         terms = method.loss_terms(encoded)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(torch.stack(list(terms.values())).sum())
@@ -115,29 +137,32 @@ def fit(
                 method.model,
                 optimizer,
                 max_norm=clip_gradient_norm,
-                error_if_nonfinite=False,  # the loss that is read below says more
+                error_if_nonfinite=False,  # `to_records` says more
             )
         optimizer.step()
-        told = method.after_step(step) or {}
-        rate = peaks[0] * factor
-        terms = {name: term.detach() for name, term in terms.items()}
-        unread.append((step, rate, terms | told))
-        is_kept = checkpoint is not None and checkpoint.is_due(step)
-        is_judged = validation is not None and validation.is_due(step)
-        if len(unread) == READ_EVERY or step == total_steps or is_kept or is_judged:
-            for record in _read(unread):
-                if is_judged and record["step"] == step:
-                    record |= validation.judge()
+        scalars = {name: term.detach() for name, term in terms.items()}
+        scalars |= method.after_step(step) or {}
+        pending.append((step, peaks[0] * factor, scalars))
+        saves = checkpoint is not None and step % checkpoint.every == 0
+        validates = validation is not None and step % validation.every == 0
+        if len(pending) == READ_EVERY or step == total_steps or saves or validates:
+            for record in to_records(pending):
+                if validates and record["step"] == step:
+                    record |= validation.evaluate()
                 log(record)
-            unread.clear()
-        if is_kept:
+            pending.clear()
+        if saves:
             checkpoint.save(step)
 
 
-def _read(unread: list[tuple[int, float, Scalars]]) -> Iterator[dict[str, int | float]]:
-    """The record of each step, once the device has come so far."""
-    for step, rate, told in unread:
-        values = {name: float(value) for name, value in told.items()}
+def to_records(pending: list[tuple[int, float, Scalars]]) -> Iterator[dict[str, int | float]]:
+    """The record of each step, from its number, learning rate and scalars on the device.
+
+    Raises:
+        FloatingPointError: a scalar is not finite.
+    """
+    for step, rate, scalars in pending:
+        values = {name: float(value) for name, value in scalars.items()}
         if not all(math.isfinite(value) for value in values.values()):
             raise FloatingPointError(
                 f"the loss is not finite at step {step} (learning rate {rate:.3g}): "
@@ -154,34 +179,35 @@ def fine_tune(
     class_prompts: Int[Tensor, "classes templates context"],
     train_set: LabelledSet,
     seed: int,
-    log: Callable[[dict[str, int | float]], None],
+    log: Log,
     label: str,
     checkpoints: Path | None = None,
     validation_set: LabelledSet | None = None,
+    n_bins: int = 10,
 ) -> ImageClassifier:
     """One run from the pre-trained model to the classifier.
 
-    With `checkpoints`, a run that was killed goes on where it was and ends in the same weights.
+    With `checkpoints`, an interrupted run resumes and ends with the same weights.
 
     Args:
-        run: method and its numbers.
+        run: the method and its parameters.
         training: what all runs share.
         hardware: where to compute.
         clip: the pre-trained model; it is trained in place.
         class_prompts: token ids of every class in every template.
         train_set: images and labels.
-        seed: of the order of the samples, the one chance of a run.
-        log: is given the record of each step, see `fit`.
+        seed: of the order of the samples and of the images' random transforms.
+        log: receives the record of each step, see `fit`.
         label: of the progress bar.
-        checkpoints: folder for the state of the unfinished run, which the caller discards in the
-            end; None: the state is not kept.
-        validation_set: on which the run is judged every `training.validate_every` steps; None: it
-            is not judged.
+        checkpoints: folder for the state of the unfinished run, to be discarded by the caller in
+            the end; None: the state is not saved.
+        validation_set: evaluated every `training.validate_every` steps; None: never.
+        n_bins: number of confidence bins of its ECE.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
-        MemoryError: more memory is needed than there is; the message says what to change.
-        ValueError: the hardware is not there, or the model or a batch cannot be shared by it.
+        MemoryError: there is too little memory; the message says what to change.
+        ValueError: the hardware is not available, or the model or a batch cannot be split over it.
     """
     fabric = hardware.launch()
     if fabric.world_size * hardware.accumulation > 1 and has_batch_norm(clip):
@@ -198,69 +224,56 @@ def fine_tune(
         f"seed {seed}, {train_set.fingerprint}",
         f"{validation_set and validation_set.fingerprint}",
     )
-    with out_of_memory_means(
-        "out of memory: model and optimizer alone do not fit: take a device with more memory or "
-        "a smaller model"
-    ):
+    with out_of_memory_means(MODEL_TOO_LARGE):
         clip = clip.to(fabric.device)
         method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
-        optimizer = build_optimizer(
-            method.model, run.learning_rate, training.weight_decay, hardware.precision != "16-mixed"
-        )
+        fused = hardware.precision != "16-mixed"
+        optimizer = build_optimizer(method.model, run.learning_rate, training.weight_decay, fused)
     draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
-    chance = np.random.default_rng(seed)
-    draws = draw(n_images, n_templates, training.epochs, training.batch_size, chance)
+    rng = np.random.default_rng(seed)
+    draws = draw(n_images, n_templates, training.epochs, training.batch_size, rng)
 
     history: list[dict[str, int | float]] = []
-    done, checkpoint = 0, None
+    start_step, checkpoint = 0, None
     if checkpoints is not None:
-        checkpoint = Checkpoint(
-            checkpoints, hardware.checkpoint_every, fingerprint, method, optimizer, fabric, history
-        )
-        done = checkpoint.resume()
+        every = hardware.checkpoint_every
+        checkpoint = Checkpoint(checkpoints, every, fingerprint, method, optimizer, fabric, history)
+        start_step = checkpoint.resume()
         for record in history:
             log(record)
 
-    def keep(record: dict[str, int | float]) -> None:
+    def log_and_keep(record: dict[str, int | float]) -> None:
         history.append(record)
         log(record)
 
     validation = None
     if validation_set is not None and training.validate_every is not None:
-        validation = Validation(validation_set, training.validate_every, method, fabric)
-    images = train_set.open_images(clip.preprocessing, training=True)
+        every = count_steps(training.validate_every, total_steps)
+        validation = Validation(validation_set, every, n_bins, method, fabric)
     data = batches(
-        images,
+        train_set.open_images(clip.preprocessing, training=True),
         train_set.labels,
         draws,
         hardware.workers,
         seed,
-        done,
+        start_step,
         fabric.global_rank,
         fabric.world_size,
     )
     if fabric.is_global_zero:
-        data = track(data, total_steps - done, f"training {label}", "steps")
-    advice = (
-        "lower batch_size"
-        if has_batch_norm(clip)
-        else f"set hardware.accumulation to {2 * hardware.accumulation}, which gives the same "
-        "result"
-    )
-    with out_of_memory_means(
-        f"out of memory at batch_size {training.batch_size} on {fabric.world_size} device(s) with "
-        f"accumulation {hardware.accumulation}: {advice}"
-    ):
+        data = track(data, total_steps - start_step, f"training {label}", "steps")
+    message = step_too_large(hardware, training.batch_size, has_batch_norm(clip))
+    with out_of_memory_means(message):
         fit(
             method,
             data,
             total_steps,
             optimizer,
-            training.warmup_steps,
+            count_steps(training.warmup, total_steps),
             run.clip_gradient_norm,
             fabric,
-            keep,
-            done,
+            log_and_keep,
+            start_step,
             checkpoint,
             hardware.accumulation,
             validation,

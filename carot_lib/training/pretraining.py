@@ -1,4 +1,4 @@
-"""Pre-training the miniature's CLIP on "the web": captioned pictures in every style.
+"""Pre-training the miniature's CLIP on an endless stream of captioned pictures in every style.
 
 Source: Radford et al. 2021, Section 2.3 (the loss), at the scale of minutes.
 """
@@ -21,11 +21,11 @@ from carot_lib.progress import track
 from carot_lib.schema import Fraction, StrictParams
 from carot_lib.sources.miniature import PictogramParams, World
 from carot_lib.sources.pictograms import GlyphBank, Pictogram
-from carot_lib.training.schedule import learning_rate_factor
+from carot_lib.training.loop import learning_rate_factor
 
 
 class SmallClipParams(StrictParams):
-    """The towers: a small convolutional one from timm and a small text transformer."""
+    """A small convolutional image tower from timm and a small text transformer."""
 
     vision: str  # a timm architecture
     text_width: PositiveInt
@@ -70,14 +70,14 @@ class PretrainingParams(StrictParams):
     warmup_steps: NonNegativeInt
     mix: dict[str, Annotated[float, Field(gt=0, le=1)]]  # share of each recipe in a batch
     wrong_captions: Fraction  # captions that name another pictogram
-    scale_images: PositiveInt  # web pictures on which the logit scale is set at the end
+    scale_images: PositiveInt  # pictures on which the logit scale is fitted at the end
 
 
 class CaptionStream:
     """An endless stream of captioned pictures.
 
-    The caption's template fits the medium of its picture, its name the pictogram, but for a share
-    of wrong captions.
+    A caption's template fits the medium of its picture and, except for a share of wrong captions,
+    its name fits the pictogram.
 
     Args:
         params: mix, share of wrong captions, batch size.
@@ -129,7 +129,7 @@ class CaptionStream:
         return normalise(torch.cat(pictures)), torch.cat(concepts), torch.cat(captions)
 
     def _counts(self, n: int) -> dict[str, int]:
-        """Pictures of each recipe; the last one takes what rounding leaves."""
+        """Number of pictures of each recipe; the last one takes the remainder of rounding."""
         total = sum(self.params.mix.values())
         counts = {name: round(n * share / total) for name, share in self.params.mix.items()}
         last = list(counts)[-1]
@@ -146,15 +146,15 @@ def pretrain(
 ) -> Clip:
     """Train a CLIP from scratch by the contrastive loss, then set its logit scale.
 
-    A run this short ends under-confident: the scale is the slowest of all its weights. So the last
-    step fits the scale alone, by the likelihood of fresh web pictures under the zero-shot head.
+    A run this short ends under-confident: the scale learns more slowly than all other weights. So
+    it is finally fitted alone, by the likelihood of new pictures under the zero-shot head.
 
     Args:
         params: model, optimizer and mix.
         data: size of the pictures.
         world: recipes of the pictures.
         pictograms: what the web shows.
-        log: is given step, learning rate, loss and logit scale of every step.
+        log: receives step, learning rate, loss and logit scale of every step.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step.
@@ -203,15 +203,15 @@ def pretrain(
 
 
 @torch.no_grad()
-def set_logit_scale(clip: Clip, web: CaptionStream, n_images: int, generator: Generator) -> None:
-    """Choose the logit scale by the likelihood of web pictures under the zero-shot head."""
-    head = clip.head_weights(web.prompts) / clip.logit_scale
-    similarities, labels = [], []
-    for _ in range(0, n_images, web.params.batch_size):
-        images, concepts, _ = web.draw(web.params.batch_size, generator)
-        similarities.append(clip.encode_images(images) @ head.T)
+def set_logit_scale(clip: Clip, stream: CaptionStream, n_images: int, generator: Generator) -> None:
+    """Set the logit scale to the likeliest of 400 for new pictures under the zero-shot head."""
+    head = clip.head_weights(stream.prompts) / clip.logit_scale
+    batch_size, cosines, labels = stream.params.batch_size, [], []
+    for _ in range(0, n_images, batch_size):
+        images, concepts, _ = stream.draw(batch_size, generator)
+        cosines.append(clip.encode_images(images) @ head.T)
         labels.append(concepts)
-    cosines, truth = torch.cat(similarities), torch.cat(labels)
+    cosines, labels = torch.cat(cosines), torch.cat(labels)
     scales = torch.linspace(math.log(5), math.log(200), 400).exp()
-    losses = torch.stack([F.cross_entropy(scale * cosines, truth) for scale in scales])
+    losses = torch.stack([F.cross_entropy(scale * cosines, labels) for scale in scales])
     clip.model.logit_scale.copy_(scales[losses.argmin()].log())

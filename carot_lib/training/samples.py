@@ -1,4 +1,4 @@
-"""Which images a step shows under which templates, drawn before training, and its batches."""
+"""Which images each step shows under which caption templates, and the resulting batches."""
 
 import math
 from collections.abc import Iterator
@@ -13,93 +13,90 @@ from torch.utils.data import DataLoader, Dataset
 from carot_lib.distributed import slice_of_rank
 from carot_lib.methods.base import Batch
 
-TABLE = 10_000_000  # numbers at most that a draw may make a table of: 80 MB
-AT_ONCE = 100_000  # numbers drawn at a time where there is no table
+MAX_TABLE = 10_000_000  # numbers of which a draw may make a table: 80 MB
+CHUNK = 100_000  # numbers drawn at a time without a table
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Which image under which caption template stands in which batch, fixed before training.
+    """The images and caption templates of every batch of a run, fixed before training.
 
     Attributes:
-        images: indices of the training images, one array a step.
-        templates: indices of the caption templates, one array a step.
+        images: indices of the training images, one array per step.
+        templates: indices of the caption templates, one array per step.
     """
 
-    images: list[Int[np.ndarray, " _"]]  # of any length each
-    templates: list[Int[np.ndarray, " _"]]  # of any length each
+    images: list[Int[np.ndarray, " _"]]
+    templates: list[Int[np.ndarray, " _"]]
 
-    def share(self, device: int, devices: int) -> "Draws":
-        """What one of several devices takes of every batch.
+    def share(self, rank: int, world_size: int) -> "Draws":
+        """The part of every batch that one of several devices takes.
 
         Raises:
-            ValueError: a batch has too few images for each device to take one.
+            ValueError: a batch has fewer images than there are devices.
         """
-        if (fewest := min(len(row) for row in self.images)) < devices:
-            raise ValueError(f"hardware: {devices} devices cannot share a batch of {fewest}")
-        own = [slice_of_rank(len(row), device, devices) for row in self.images]
+        if (smallest := min(map(len, self.images))) < world_size:
+            raise ValueError(f"hardware: {world_size} devices cannot share a batch of {smallest}")
+        slices = [slice_of_rank(len(row), rank, world_size) for row in self.images]
         return Draws(
-            [row[part] for row, part in zip(self.images, own, strict=True)],
-            [row[part] for row, part in zip(self.templates, own, strict=True)],
+            [row[local] for row, local in zip(self.images, slices, strict=True)],
+            [row[local] for row, local in zip(self.templates, slices, strict=True)],
         )
 
 
 def draw_epochs(
-    n_images: int, n_templates: int, epochs: int, batch_size: int, generator: np.random.Generator
+    n_images: int, n_templates: int, epochs: int, batch_size: int, rng: np.random.Generator
 ) -> Draws:
-    """Every image once an epoch, under a random template; the last batch of an epoch is smaller.
+    """Every image once per epoch, under a random template; the last batch may be smaller.
 
     Source: WiSE-FT and FT in the public code.
     """
     starts = range(batch_size, n_images, batch_size)
-    images = [
-        part for _ in range(epochs) for part in np.split(generator.permutation(n_images), starts)
-    ]
-    return Draws(images, [generator.integers(n_templates, size=len(part)) for part in images])
+    images = [part for _ in range(epochs) for part in np.split(rng.permutation(n_images), starts)]
+    return Draws(images, [rng.integers(n_templates, size=len(part)) for part in images])
 
 
 def draw_pairs(
-    n_images: int, n_templates: int, epochs: int, batch_size: int, generator: np.random.Generator
+    n_images: int, n_templates: int, epochs: int, batch_size: int, rng: np.random.Generator
 ) -> Draws:
-    """As many (image, template) pairs as the epochs hold, none of them twice.
+    """Distinct (image, template) pairs, as many as the epochs hold.
 
-    An image is met `epochs` times on average only: FLYP and CaRot shuffle the list of all pairs
+    An image comes `epochs` times on average only: FLYP and CaRot shuffle the list of all pairs
     and stop when the steps are over.
 
     Raises:
-        ValueError: there are not so many pairs.
+        ValueError: there are fewer pairs than needed.
 
     Source: the caption list of FLYP's public code.
     """
     steps = epochs * math.ceil(n_images / batch_size)
-    drawn, there = steps * batch_size, n_images * n_templates
-    if drawn > there:
+    n_drawn, n_pairs = steps * batch_size, n_images * n_templates
+    if n_drawn > n_pairs:
         raise ValueError(
-            f"{steps} steps of {batch_size} need {drawn} (image, caption template) pairs and there "
-            f"are {there}: give more templates or fewer `epochs`, or set `sampling: epochs`"
+            f"{steps} steps of {batch_size} need {n_drawn} (image, caption template) pairs, but "
+            f"there are {n_pairs}: use more templates, fewer `epochs`, or `sampling: epochs`"
         )
-    rows = np.split(draw_distinct(there, drawn, generator), steps)
+    rows = np.split(draw_distinct(n_pairs, n_drawn, rng), steps)
     return Draws([row // n_templates for row in rows], [row % n_templates for row in rows])
 
 
-def draw_distinct(there: int, size: int, generator: np.random.Generator) -> Int[np.ndarray, " _"]:
-    """Numbers in [0, there), none twice; each choice in each order is as likely as any other.
+def draw_distinct(population: int, size: int, rng: np.random.Generator) -> Int[np.ndarray, " _"]:
+    """Distinct numbers in [0, population), every sequence equally likely.
 
     numpy's own `choice` makes a table of all numbers: 0.8 GB for ImageNet's 102 million pairs.
-    Where that is too much, numbers are drawn with replacement and those that came before are left
-    out. No number is told from another but by whether it came before, so none is favoured.
+    Where the table is too large, numbers are drawn with replacement and repeated ones left out.
 
     Args:
-        there: numbers to draw from.
-        size: of the draw, at most `there`.
-        generator: the chance.
+        population: how many numbers to draw from.
+        size: how many to draw, at most `population`.
+        rng: source of randomness.
     """
-    if there <= TABLE or 2 * size > there:  # or the table is not much larger than the draw
-        return generator.choice(there, size=size, replace=False)
+    if population <= MAX_TABLE or 2 * size > population:  # or hardly larger than the draw
+        return rng.choice(population, size=size, replace=False)
     drawn, count = np.empty(size, dtype=np.int64), 0
-    is_drawn = np.zeros(there, dtype=bool)
+    is_drawn = np.zeros(population, dtype=bool)
     while count < size:
-        numbers = generator.integers(there, size=AT_ONCE)
+        numbers = rng.integers(population, size=CHUNK)
         _, first = np.unique(numbers, return_index=True)
         numbers = numbers[np.sort(first)]
         numbers = numbers[~is_drawn[numbers]][: size - count]
@@ -110,10 +107,10 @@ def draw_distinct(there: int, size: int, generator: np.random.Generator) -> Int[
 
 
 class DrawnImages(Dataset):
-    """The images of each step of a run, indexed by steps (from 0).
+    """The images of every step of a run, indexed by steps (from 0).
 
-    What a transform draws by torch's generator depends on seed and step alone: not on the process
-    that reads the image, nor on what was read before, so a run that goes on sees the same images.
+    The random numbers of a transform depend on seed and step alone, not on the process that reads
+    the image nor on what was read before: a resumed run sees the same images.
     """
 
     def __init__(self, images: Dataset, draws: Draws, seed: tuple[int, ...]):
@@ -123,9 +120,9 @@ class DrawnImages(Dataset):
         return len(self.draws.images)
 
     def __getitem__(self, step: int) -> Float[Tensor, "batch 3 height width"]:
-        chance = np.random.SeedSequence([*self.seed, step]).generate_state(1, np.uint64)
+        seed = np.random.SeedSequence([*self.seed, step]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(chance[0]))
+            torch.default_generator.manual_seed(int(seed[0]))
             return self.images[self.draws.images[step].tolist()]
 
 
@@ -135,35 +132,35 @@ def batches(
     draws: Draws,
     workers: int,
     seed: int = 0,
-    done: int = 0,
-    device: int = 0,
-    devices: int = 1,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of a run, in the drawn order, or one device's share of each.
+    """The batches of a run in the drawn order, or one device's share of each.
 
     Args:
         images: indexed by lists.
         labels: of all images.
         draws: of the whole run.
         workers: processes that read images; 0: this process.
-        seed: of what the images' transform draws.
-        done: steps at the start to leave out.
-        device: which share of each batch.
-        devices: number of shares.
+        seed: of the images' random transforms.
+        start_step: number of steps to skip.
+        rank: which share of each batch to take.
+        world_size: number of shares.
 
     Raises:
         ValueError: see `Draws.share`.
     """
-    own = draws.share(device, devices)
+    local = draws.share(rank, world_size)
     loader = DataLoader(
-        DrawnImages(images, own, (seed, device)),
+        DrawnImages(images, local, (seed, rank)),
         batch_size=None,
-        sampler=range(done, len(draws.images)),
+        sampler=range(start_step, len(draws.images)),
         num_workers=workers,
         pin_memory=workers > 0 and torch.cuda.is_available(),
-        generator=torch.Generator(),  # its own: the run's generator is a part of checkpoints
+        generator=torch.Generator(),  # leaves the global one, a part of checkpoints, untouched
     )
-    for step, pictures in enumerate(loader, start=done):
-        row, templates = labels[own.images[step]], own.templates[step]
-        whole = len(draws.images[step])
-        yield Batch(pictures, torch.from_numpy(row), torch.from_numpy(templates), whole)
+    for step, pictures in enumerate(loader, start=start_step):
+        targets = torch.from_numpy(labels[local.images[step]])
+        templates = torch.from_numpy(local.templates[step])
+        yield Batch(pictures, targets, templates, len(draws.images[step]))

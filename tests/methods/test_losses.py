@@ -54,13 +54,6 @@ def test_contrastive_loss_is_cross_entropy_both_ways(rows, seed, smoothing):
     assert contrastive_loss(logits, smoothing).item() == pytest.approx(both.item() / 2, abs=1e-10)
 
 
-@given(sizes, seeds, st.floats(0, 0.99))
-def test_contrastive_loss_has_no_preferred_side(rows, seed, smoothing):
-    logits = draw(rows, seed)
-    forth, back = contrastive_loss(logits, smoothing), contrastive_loss(logits.T, smoothing)
-    assert forth.item() == pytest.approx(back.item(), abs=1e-10)
-
-
 def test_contrastive_loss_does_not_overflow():
     logits = torch.tensor([[0.0, 200.0], [200.0, 0.0]], requires_grad=True)
     loss = contrastive_loss(logits)
@@ -75,13 +68,6 @@ def test_distillation_is_the_divergence_of_the_student_from_the_teacher():
     assert pytest.approx(0.1438, abs=5e-5) != KL
     other = self_distillation_loss(teacher, torch.zeros(2, 2))
     assert other.item() == pytest.approx(0.1438, abs=5e-5)
-
-
-def test_distillation_averages_over_both_directions():
-    teacher = torch.tensor([[LOG_3, 0.0], [LOG_3, 0.0]])  # columns of equals: no divergence there
-    for logits in (teacher, teacher.T):
-        loss = self_distillation_loss(torch.zeros(2, 2), logits)
-        assert loss.item() == pytest.approx(KL / 2, abs=1e-6)
 
 
 @given(sizes, seeds, st.floats(-50, 50))
@@ -106,17 +92,6 @@ def test_distillation_is_kl_div_both_ways(rows, seed):
     )
     loss = self_distillation_loss(student, teacher)
     assert loss.item() == pytest.approx(both.item() / 2, abs=1e-10)
-
-
-def test_distillation_pulls_like_cross_entropy_against_the_teacher():
-    student, teacher = draw(5, 0).requires_grad_(), draw(5, 1)
-    (grad,) = torch.autograd.grad(self_distillation_loss(student, teacher), student)
-    soft = sum(
-        F.cross_entropy(s, t.softmax(dim=1))
-        for s, t in ((student, teacher), (student.T, teacher.T))
-    )
-    (expected,) = torch.autograd.grad(soft / 2, student)
-    torch.testing.assert_close(grad, expected)
 
 
 def test_no_gradient_reaches_the_teacher():

@@ -13,12 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from pydantic import ValidationError
+from tiny import run
 from torch import Tensor, nn
 
 from carot_lib.data.prompts import clip_templates, tokenize_prompts
 from carot_lib.methods.base import Batch, Method, Setup
 from carot_lib.models.clip import Clip, ImageClassifier
-from carot_lib.params import Run
+from carot_lib.params import MethodParams
 from carot_lib.training.loop import build_optimizer, fit
 
 STEPS, BATCH, CLASSES, TEMPLATES = 5, 8, 5, 80
@@ -50,32 +52,30 @@ def class_prompts() -> Tensor:
     return tokenize_prompts(names, clip_templates(), context_length=32)
 
 
-def entry(kind: str, **numbers: object) -> dict:
-    shared = {"learning_rate": RATE, "clip_gradient_norm": None, "sampling": "pairs"}
-    if kind != "fine_tune":
-        shared["max_logit_scale"] = None
-    if kind == "carot":
-        shared |= {"distillation_weight": 0.75, "kd_reduction": "paper"}
-    return {"kind": kind, **shared, **numbers}
+def entry(kind: str, **numbers: object) -> MethodParams:
+    return run(kind, **{"learning_rate": RATE, "sampling": "pairs", **numbers})
 
 
 def ema(start: float, end: float, warmup: float, every: int | None, at_0: bool = False) -> dict:
     return {
         "momentum_start": start,
         "momentum_end": end,
-        "warmup_fraction": warmup,
+        "momentum_warmup": warmup,
         "update_every": every,
         "update_at_step_0": at_0,
     }
 
 
-def train(entry: dict, clip: Clip, prompts: Tensor, data: list[Batch]) -> Method:
+def build(params: MethodParams, clip: Clip, prompts: Tensor) -> Method:
+    return params.build(Setup(copy.deepcopy(clip), prompts, STEPS))
+
+
+def train(params: MethodParams, clip: Clip, prompts: Tensor, data: list[Batch]) -> Method:
     """Five steps by carot_lib."""
-    run = Run.model_validate(entry).root
-    method = run.build(Setup(copy.deepcopy(clip), prompts, STEPS))
+    method = build(params, clip, prompts)
     method.model.double()  # the head of a classifier is made in single precision
-    optimizer = build_optimizer(method.model, run.learning_rate, DECAY)
-    clipping = run.clip_gradient_norm
+    optimizer = build_optimizer(method.model, params.learning_rate, DECAY)
+    clipping = params.clip_gradient_norm
     fabric = Fabric(accelerator="cpu", devices=1)
     fit(method, data, STEPS, optimizer, WARMUP, clipping, fabric, log=lambda record: None)
     return method
@@ -158,8 +158,8 @@ class PlainClassifier(nn.Module):
 def test_ft_follows_the_equations(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], smoothing: float, clip_at: float
 ):
-    run = entry("fine_tune", label_smoothing=smoothing) | {"clip_gradient_norm": clip_at}
-    ours = train(run, tiny_clip, class_prompts, data)
+    params = entry("fine_tune", label_smoothing=smoothing, clip_gradient_norm=clip_at)
+    ours = train(params, tiny_clip, class_prompts, data)
 
     head = zero_shot_head(tiny_clip.model, class_prompts)
     plain = PlainClassifier(tiny_clip.model.visual, head)
@@ -178,8 +178,8 @@ def test_ft_follows_the_equations(
 def test_flyp_follows_the_equations(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], smoothing: float
 ):
-    run = entry("flyp", label_smoothing=smoothing)
-    ours = train(run, tiny_clip, class_prompts, data)
+    params = entry("flyp", label_smoothing=smoothing)
+    ours = train(params, tiny_clip, class_prompts, data)
 
     plain = copy.deepcopy(tiny_clip.model)
     descend(
@@ -204,9 +204,8 @@ def test_carot_follows_the_equations(
     update_every: int | None,
     reduction: str,
 ):
-    teacher = ema(0.05, 0.9, 0.6, update_every)
-    run = entry("carot", kd_reduction=reduction, teacher=teacher)
-    ours = train(run, tiny_clip, class_prompts, data)
+    params = entry("carot", kd_reduction=reduction, **ema(0.05, 0.9, 0.6, update_every))
+    ours = train(params, tiny_clip, class_prompts, data)
     directions = 2 if reduction == "paper" else 1  # mean over both directions, or their sum
 
     student = copy.deepcopy(tiny_clip.model)
@@ -239,8 +238,8 @@ def test_carot_follows_the_public_codes_numbering_of_steps(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch]
 ):
     # steps 0 to 4, of which 0, 2 and 4 are due; momentum .05 + .85 * step / 3, then .9
-    run = entry("carot", kd_reduction="code", teacher=ema(0.05, 0.9, 0.6, 2, at_0=True))
-    ours = train(run, tiny_clip, class_prompts, data)
+    params = entry("carot", kd_reduction="code", **ema(0.05, 0.9, 0.6, 2, at_0=True))
+    ours = train(params, tiny_clip, class_prompts, data)
 
     student = copy.deepcopy(tiny_clip.model)
     slow = copy.deepcopy(tiny_clip.model).eval()
@@ -266,25 +265,23 @@ def test_carot_follows_the_public_codes_numbering_of_steps(
 def test_the_logit_scale_stays_in_its_bound(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], kind: str
 ):
-    run = entry(kind, max_logit_scale=9.5, teacher=ema(0.0, 0.0, 0.0, 1))
-    if kind == "flyp":
-        del run["teacher"]
-        run["label_smoothing"] = 0.0
-    ours = train(run, tiny_clip, class_prompts, data)
+    numbers = ema(0.0, 0.0, 0.0, 1) if kind == "carot" else {"label_smoothing": 0.0}
+    ours, free, unbounded = (
+        train(entry(kind, max_logit_scale=bound, **numbers), tiny_clip, class_prompts, data)
+        for bound in (9.5, 100.0, None)
+    )
     # it starts at 1 / .07 = 14.3, and a step changes it by about one learning rate of .001
     assert 9.4 < ours.model.logit_scale.item() < 9.50001
     if kind == "carot":  # its teacher, here a copy of the student, follows the bounded one
         assert torch.equal(ours.teacher.model.logit_scale, ours.model.logit_scale)
     with torch.no_grad():
         ours.model.model.logit_scale.fill_(3.0)  # e ** 3 = 20
-    told = ours.after_step(1)
+    scalars = ours.after_step(1)
     assert ours.model.logit_scale.item() == pytest.approx(9.5)
-    assert told["model/logit_scale"].item() == pytest.approx(9.5)  # after the bound
-    assert not told["model/logit_scale"].requires_grad
-    free = train(run | {"max_logit_scale": 100.0}, tiny_clip, class_prompts, data)
-    same = train(run | {"max_logit_scale": None}, tiny_clip, class_prompts, data)
+    assert scalars["model/logit_scale"].item() == pytest.approx(9.5)  # after the bound
+    assert not scalars["model/logit_scale"].requires_grad
     assert free.model.logit_scale.item() > 10
-    assert torch.equal(free.model.logit_scale, same.model.logit_scale)
+    assert torch.equal(free.model.logit_scale, unbounded.model.logit_scale)
 
 
 def momentum(step: int) -> float:
@@ -318,8 +315,7 @@ def assert_head_is_of_the_trained_text_tower(
 def test_the_cached_captions_of_the_teacher_change_no_weight(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch]
 ):
-    run = Run.model_validate(entry("carot", teacher=ema(0.5, 0.5, 0.0, 2))).root
-    method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
+    method = build(entry("carot", **ema(0.5, 0.5, 0.0, 2)), tiny_clip, class_prompts)
     for batch in data[:3]:
         cached, again = (method.encode(batch)["teacher_text"] for _ in range(2))
         captions = class_prompts[batch.labels, batch.templates]
@@ -331,8 +327,7 @@ def test_the_cached_captions_of_the_teacher_change_no_weight(
 def test_an_update_of_the_teacher_forgets_its_captions(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch]
 ):
-    run = Run.model_validate(entry("carot", teacher=ema(0.0, 0.0, 0.0, 1))).root
-    method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
+    method = build(entry("carot", **ema(0.0, 0.0, 0.0, 1)), tiny_clip, class_prompts)
     method.encode(data[0])
     with torch.no_grad():
         method.model.model.text_projection.add_(1.0)
@@ -348,8 +343,7 @@ def test_an_update_of_the_teacher_forgets_its_captions(
 def test_a_caption_is_encoded_once_between_two_updates_of_the_teacher(
     tiny_clip: Clip, class_prompts: Tensor, data: list[Batch], monkeypatch: pytest.MonkeyPatch
 ):
-    run = Run.model_validate(entry("carot", teacher=ema(0.0, 0.0, 0.0, 2))).root
-    method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
+    method = build(entry("carot", **ema(0.0, 0.0, 0.0, 2)), tiny_clip, class_prompts)
     encoded = []
     encode = method.teacher.model.encode_texts
     monkeypatch.setattr(
@@ -369,22 +363,42 @@ def test_a_caption_is_encoded_once_between_two_updates_of_the_teacher(
     assert encoded == [len(pairs)] * 2
 
 
-def test_carot_tells_the_momentum_of_a_teacher_that_moves(tiny_clip: Clip, class_prompts: Tensor):
-    def told(teacher: dict, step: int) -> dict:
-        run = Run.model_validate(entry("carot", teacher=teacher)).root
-        method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
-        return method.after_step(step)
-
+def test_carot_logs_the_momentum_of_a_teacher_that_moves(tiny_clip: Clip, class_prompts: Tensor):
     # .05 to .9 over 60 % of 5 steps = 3 steps: .05 + .85 * step / 3, then .9
-    moving = ema(0.05, 0.9, 0.6, 2)
-    assert told(moving, 1)["teacher/momentum"] == pytest.approx(0.05 + 0.85 / 3)
-    assert told(moving, 4)["teacher/momentum"] == 0.9
-    assert set(told(moving, 4)) == {"model/logit_scale", "teacher/momentum"}
-    assert set(told(ema(0.05, 0.9, 0.6, None), 4)) == {"model/logit_scale"}
+    moving = build(entry("carot", **ema(0.05, 0.9, 0.6, 2)), tiny_clip, class_prompts)
+    assert moving.after_step(1)["teacher/momentum"] == pytest.approx(0.05 + 0.85 / 3)
+    assert moving.after_step(4)["teacher/momentum"] == 0.9
+    assert set(moving.after_step(4)) == {"model/logit_scale", "teacher/momentum"}
+    frozen = build(entry("carot", **ema(0.05, 0.9, 0.6, None)), tiny_clip, class_prompts)
+    assert set(frozen.after_step(4)) == {"model/logit_scale"}
+
+
+def test_numbers_of_the_teacher_may_be_fractions_of_the_run(tiny_clip: Clip, class_prompts: Tensor):
+    # 5 steps: 60 % are 3, 40 % are 2
+    numbers = ema(0.05, 0.9, 0.6, 0.4)
+    teacher = build(entry("carot", **numbers), tiny_clip, class_prompts).teacher
+    assert (teacher.warmup_steps, teacher.update_every) == (3.0, 2)
+    assert (teacher.momentum_start, teacher.momentum_end) == (0.05, 0.9)
+    assert not teacher.update_at_step_0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"momentum_start": 1.2},
+        {"momentum_end": -0.1},
+        {"momentum_warmup": 2.0},
+        {"update_every": 0},
+        {"update_every": -5},
+        {"update_every": 1.0},
+    ],
+)
+def test_impossible_teachers_are_refused(bad: dict):
+    with pytest.raises(ValidationError):
+        entry("carot", **bad)
 
 
 def test_ft_starts_from_the_zero_shot_head(tiny_clip: Clip, class_prompts: Tensor):
-    run = Run.model_validate(entry("fine_tune", label_smoothing=0.0)).root
-    method = run.build(Setup(copy.deepcopy(tiny_clip), class_prompts, STEPS))
+    method = build(entry("fine_tune", label_smoothing=0.0), tiny_clip, class_prompts)
     head = zero_shot_head(tiny_clip.model, class_prompts).float()
     torch.testing.assert_close(method.model.head.weight.detach(), head)

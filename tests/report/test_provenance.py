@@ -195,7 +195,7 @@ def test_the_hash_is_of_the_numbers_not_of_the_text(layout: Layout):
     ("keys", "value", "matters"),
     [
         (("miniature", "training", "epochs"), 11, True),
-        (("miniature", "runs", "carot", "teacher", "update_every"), 17, True),
+        (("miniature", "runs", "carot", "update_every"), 17, True),
         (("miniature", "evaluation", "n_bins"), 15, True),
         (("seeds",), [0, 1], True),
         (("rows",), ["zs"], True),

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from carot_lib.stages.calibrate import calibrate
+from carot_lib.stages.interpolate import mix
+from carot_lib.stages.posthoc import posthoc
+from carot_lib.stages.zero_shot import zero_shot
 from handwritten_digits import ROOT, digit_params, write_digits
 
 from carot_lib.layout import Layout
-from carot_lib.stages.calibrate import calibrate
 from carot_lib.stages.check_data import check_data
 from carot_lib.stages.data import data
 from carot_lib.stages.evaluate import evaluate
-from carot_lib.stages.interpolate import mix
-from carot_lib.stages.posthoc import posthoc
 from carot_lib.stages.predict import predict
 from carot_lib.stages.pretrain import make_pretrained
 from carot_lib.stages.tables import tables
 from carot_lib.stages.train import train
-from carot_lib.stages.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow
 

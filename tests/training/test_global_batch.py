@@ -1,28 +1,25 @@
-"""A batch in shares and pieces has the loss and the gradient of the whole batch."""
+"""A batch in shares and micro-batches has the loss and the gradient of the whole batch."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from many_devices import gradient_of_one_batch
 from safetensors.torch import load_file
+from tiny import KINDS
 from torch import Tensor, nn
 
 from carot_lib.methods.base import Batch
-from carot_lib.training import global_batch as whole_batch
+from carot_lib.training import global_batch as global_batch_module
 from carot_lib.training.global_batch import (
     average_gradients,
-    encode_in_pieces,
-    encode_whole,
+    encode_global_batch,
+    encode_micro_batches,
     gather_rows,
     has_batch_norm,
 )
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-KINDS = ["fine_tune", "flyp", "carot"]
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +44,13 @@ def assert_same_gradient(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("devices", [2, 4])
-def test_many_devices_have_the_gradient_of_one(computed: Path, kind: str, devices: int):
+def test_many_devices_have_the_gradient_and_the_losses_of_one(
+    computed: Path, kind: str, devices: int
+):
     expected = load_file(computed / f"1-0-{kind}.safetensors")
     for rank in range(devices):
         assert_same_gradient(load_file(computed / f"{devices}-{rank}-{kind}.safetensors"), expected)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("devices", [2, 4])
-def test_many_devices_have_the_losses_of_one(computed: Path, kind: str, devices: int):
-    # of a single batch of seven, then of three epochs of seven and four images
+    # losses of a single batch of seven, then of three epochs of seven and four images
     expected = json.loads((computed / f"1-0-{kind}.json").read_text())
     assert [record["step"] for record in expected] == [1, 1, 2, 3, 4, 5, 6]
     assert [r["step"] for r in expected if "id_val/accuracy" in r] == [3, 6]
@@ -67,53 +61,51 @@ def test_many_devices_have_the_losses_of_one(computed: Path, kind: str, devices:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_killed_on_two_devices_goes_on(computed: Path, kind: str):
+def test_a_run_killed_on_two_devices_resumes(computed: Path, kind: str):
     for rank in (0, 1):
         found = json.loads((computed / f"resumed-{rank}-{kind}.json").read_text())
         assert found == {"same": True, "gap": 0.0, "steps": 6}
-    assert len(list((computed / "kept" / kind).iterdir())) == 1  # one process wrote
+    assert len(list((computed / "saved" / kind).iterdir())) == 1  # one process wrote
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pieces", [2, 3, 7, 9])
-def test_pieces_have_the_loss_and_the_gradient_of_the_whole(kind: str, pieces: int):
-    from many_devices import gradient_of_one_batch
-
+@pytest.mark.parametrize("n", [2, 3, 7, 9])
+def test_micro_batches_have_the_loss_and_the_gradient_of_the_whole(kind: str, n: int):
     expected, terms = gradient_of_one_batch(kind, devices=1)
-    gradient, cut_terms = gradient_of_one_batch(kind, devices=1, accumulation=pieces)
-    assert cut_terms == pytest.approx(terms, abs=1e-5)
+    gradient, split_terms = gradient_of_one_batch(kind, devices=1, accumulation=n)
+    assert split_terms == pytest.approx(terms, abs=1e-5)
     assert_same_gradient(gradient, expected)
 
 
 class Counting:
-    """An encoder of one weight, a dropout and a part without gradient; it tells what it does."""
+    """An encoder of one weight, a dropout and a part without gradient; it records its calls."""
 
     def __init__(self) -> None:
         self.weight = nn.Parameter(torch.tensor([2.0]))
-        self.done: list[str] = []
+        self.calls: list[str] = []
 
-    def encode(self, piece: Tensor) -> dict[str, Tensor]:
-        self.done.append(f"with {piece[0, 0].item():.0f}")
-        rows = torch.dropout((piece * self.weight).exp(), 0.5, train=True)
+    def encode(self, micro_batch: Tensor) -> dict[str, Tensor]:
+        self.calls.append(f"with {micro_batch[0, 0].item():.0f}")
+        rows = torch.dropout((micro_batch * self.weight).exp(), 0.5, train=True)
         rows = rows * rows
         with torch.no_grad():
-            self.done.append(f"without {piece[0, 0].item():.0f}")
-            return {"row": rows, "target": piece + 0}
+            self.calls.append(f"without {micro_batch[0, 0].item():.0f}")
+            return {"row": rows, "target": micro_batch + 0}
 
 
-def test_each_piece_is_encoded_again_by_itself_and_its_part_without_gradient_is_not():
+def test_each_micro_batch_is_encoded_twice_and_its_part_without_gradient_once():
     counting = Counting()
-    pieces = [torch.full((2, 3), float(i)) for i in range(3)]
-    encoded = encode_in_pieces(counting.encode, pieces)
+    micro_batches = [torch.full((2, 3), float(i)) for i in range(3)]
+    encoded = encode_micro_batches(counting.encode, micro_batches)
     assert encoded["row"].shape == (6, 3)
-    assert torch.equal(encoded["target"], torch.cat(pieces))
+    assert torch.equal(encoded["target"], torch.cat(micro_batches))
     first = ["with 0", "without 0", "with 1", "without 1", "with 2", "without 2"]
-    assert counting.done == first
+    assert counting.calls == first
     encoded["row"].sum().backward()
-    assert counting.done == [*first, "with 2", "with 1", "with 0"]
+    assert counting.calls == [*first, "with 2", "with 1", "with 0"]
 
 
-def test_the_tensors_of_a_piece_are_shown_to_torch(monkeypatch: pytest.MonkeyPatch):
+def test_torch_sees_the_tensors_of_a_micro_batch(monkeypatch: pytest.MonkeyPatch):
     # it keeps the generators of the GPUs on which it sees tensors, and in a Batch it sees none
     seen = []
 
@@ -121,24 +113,24 @@ def test_the_tensors_of_a_piece_are_shown_to_torch(monkeypatch: pytest.MonkeyPat
         seen.append([one for one in arguments if isinstance(one, Tensor)])
         return function(*arguments)
 
-    monkeypatch.setattr(whole_batch, "checkpoint", spy)
+    monkeypatch.setattr(global_batch_module, "checkpoint", spy)
     batch = Batch(torch.rand(4, 3, 2, 2), torch.arange(4), torch.zeros(4, dtype=torch.long))
-    encoded = encode_in_pieces(lambda piece: {"row": piece.labels}, batch.split(2))
+    encoded = encode_micro_batches(lambda one: {"row": one.labels}, batch.split(2))
     assert encoded["row"].tolist() == [0, 1, 2, 3]
     assert [[len(tensor) for tensor in tensors] for tensors in seen] == [[2, 2, 2], [2, 2, 2]]
 
 
-def test_random_numbers_are_the_same_when_a_piece_is_encoded_again():
-    cut, pieces = Counting(), [torch.full((2, 3), 0.1), torch.full((2, 3), 0.2)]
+def test_random_numbers_are_the_same_in_the_second_encoding():
+    split, micro_batches = Counting(), [torch.full((2, 3), 0.1), torch.full((2, 3), 0.2)]
     torch.manual_seed(5)
-    encoded = encode_in_pieces(cut.encode, pieces)
+    encoded = encode_micro_batches(split.encode, micro_batches)
     encoded["row"].sum().backward()
     plain = Counting()
     torch.manual_seed(5)
-    rows = torch.cat([plain.encode(piece)["row"] for piece in pieces])
+    rows = torch.cat([plain.encode(one)["row"] for one in micro_batches])
     rows.sum().backward()
     assert torch.equal(encoded["row"], rows)
-    assert cut.weight.grad.item() == pytest.approx(plain.weight.grad.item(), rel=1e-5)
+    assert split.weight.grad.item() == pytest.approx(plain.weight.grad.item(), rel=1e-5)
 
 
 def test_rows_of_low_precision_reach_the_loss_in_full_and_others_as_they_are():
@@ -148,7 +140,7 @@ def test_rows_of_low_precision_reach_the_loss_in_full_and_others_as_they_are():
         "label": torch.tensor([1, 2]),
         "single": torch.ones(2, 3),
     }
-    encoded = encode_whole(lambda piece: piece, [rows], whole=2)
+    encoded = encode_global_batch(lambda rows: rows, [rows], global_size=2)
     kinds = {name: value.dtype for name, value in encoded.items()}
     assert kinds["low"] == kinds["single"] == torch.float32
     assert kinds["double"] == torch.float64

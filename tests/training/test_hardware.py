@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
-from on_cpu import hardware
+from pydantic import ValidationError
+from tiny import hardware
 
 from carot_lib.training.hardware import HardwareParams, out_of_memory_means
 
@@ -27,12 +28,12 @@ def test_one_device_is_a_gpu_where_there_is_one_and_it_may_be_used(gpus: int):
     if gpus:
         assert on("cuda", 2).one_device().type == "cuda"  # the others are not needed
     else:
-        with pytest.raises(ValueError, match="1 CUDA devices are asked for and torch finds 0"):
+        with pytest.raises(ValueError, match="1 CUDA devices are asked for, but torch finds 0"):
             on("cuda", 2).one_device()
 
 
 def test_more_gpus_than_there_are_cannot_be_launched(gpus: int):
-    with pytest.raises(ValueError, match=f"3 CUDA devices are asked for and torch finds {gpus}"):
+    with pytest.raises(ValueError, match=f"3 CUDA devices are asked for, but torch finds {gpus}"):
         on("cuda", 3).launch()
 
 
@@ -72,3 +73,20 @@ def test_another_error_stays_what_it_is(other: Exception):
     with pytest.raises(type(other)) as caught, out_of_memory_means("take less"):
         raise other
     assert caught.value is other
+
+
+def test_a_fabric_computes_in_the_precision_asked_for():
+    fabric, matrix = hardware().launch(), torch.ones(2, 2)
+    assert (fabric.device, fabric.world_size) == (torch.device("cpu"), 1)
+    with fabric.autocast():
+        assert (matrix @ matrix).dtype == torch.float32
+    with hardware(precision="bf16-mixed").launch().autocast():
+        assert (matrix @ matrix).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "bad", [{"accelerator": "abacus"}, {"devices": 0}, {"precision": "8"}, {"workers": -1}]
+)
+def test_unknown_hardware_is_refused(bad: dict):
+    with pytest.raises(ValidationError):
+        hardware(**bad)

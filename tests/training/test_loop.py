@@ -1,4 +1,4 @@
-"""The training loop, its optimizer and its hardware."""
+"""The training loop, its optimizer, and the learning rate."""
 
 import gc
 import math
@@ -7,42 +7,61 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
-from on_cpu import hardware
 from pydantic import ValidationError
+from tiny import KINDS, hardware, labelled_set, run, training
 from torch import Tensor, nn
 
-from carot_lib.calibration.label_space import label_space_of
-from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Batch
 from carot_lib.models.clip import ImageClassifier
-from carot_lib.params import Run
+from carot_lib.params import MethodParams
 from carot_lib.training import loop as loop_module
-from carot_lib.training.loop import (
-    TrainingParams,
-    build_optimizer,
-    fine_tune,
-    fit,
-)
+from carot_lib.training.loop import build_optimizer, fine_tune, fit, learning_rate_factor
 
 BATCH = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long(), torch.zeros(2).long())
 
 
-def params(
-    epochs: int = 2, batch_size: int = 4, warmup_steps: int = 0, validate_every: int | None = None
-) -> TrainingParams:
-    return TrainingParams(
-        epochs=epochs,
-        batch_size=batch_size,
-        weight_decay=0.1,
-        warmup_steps=warmup_steps,
-        validate_every=validate_every,
-    )
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [
+        (0, 0.25),
+        (1, 0.5),
+        (2, 0.75),
+        (3, 1.0),
+        (4, 1.0),  # cos 0
+        (6, 0.853553),  # a quarter of the way: (1 + cos 45°) / 2
+        (8, 0.5),
+        (10, 0.146447),
+        (11, 0.038060),  # 7/8 of the way: (1 + cos 157.5°) / 2
+        (12, 0.0),
+    ],
+)
+def test_four_steps_up_and_eight_down(step: int, factor: float):
+    assert learning_rate_factor(step, 4, 12) == pytest.approx(factor, abs=1e-6)
 
 
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 0.002), (249, 0.5), (499, 1.0), (500, 1.0), (12_765, 0.5)]
+)
+def test_the_learning_rate_of_the_papers_run(step: int, factor: float):
+    assert learning_rate_factor(step, 500, 25_030) == pytest.approx(factor, abs=1e-9)
+
+
+def test_a_run_without_warmup_and_one_that_ends_within_it():
+    assert [learning_rate_factor(step, 0, 10) for step in (0, 5)] == pytest.approx([1.0, 0.5])
+    assert [learning_rate_factor(step, 4, 3) for step in range(3)] == [0.25, 0.5, 0.75]
+    assert [learning_rate_factor(step, 2, 2) for step in range(2)] == [0.5, 1.0]
+
+
+@given(st.integers(0, 50), st.integers(1, 200))
+def test_the_learning_rate_rises_then_falls_and_stays_a_fraction(warmup: int, more: int):
+    factors = [learning_rate_factor(step, warmup, warmup + more) for step in range(warmup + more)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[:warmup] == sorted(factors[:warmup])
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +71,8 @@ def fabric() -> Fabric:
 
 def test_steps_of_a_run():
     # ceil(1,281,167 / 512) = 2,503 batches an epoch
-    assert params(10, 512).total_steps(1_281_167) == 25_030
-    assert params(2, 4).total_steps(8) == 4
-    assert params(2, 4).total_steps(9) == 6
-    assert params(3, 4).total_steps(1) == 3
+    assert training(epochs=10, batch_size=512).total_steps(1_281_167) == 25_030
+    assert [training().total_steps(n) for n in (8, 9, 1)] == [4, 6, 2]
 
 
 def test_one_group_holds_every_tensor(make_clip):
@@ -183,84 +200,41 @@ def test_a_long_run_stops_at_the_next_reading(fabric):
     assert method.calls == loop_module.READ_EVERY
 
 
-def test_hardware_on_the_cpu():
-    fabric = hardware().launch()
-    assert fabric.device == torch.device("cpu")
-    assert fabric.world_size == 1
-    matrix = torch.ones(2, 2)
-    with fabric.autocast():
-        assert (matrix @ matrix).dtype == torch.float32
-    with hardware(precision="bf16-mixed").launch().autocast():
-        assert (matrix @ matrix).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    "bad", [{"accelerator": "abacus"}, {"devices": 0}, {"precision": "8"}, {"workers": -1}]
-)
-def test_unknown_hardware_is_refused(bad):
-    with pytest.raises(ValidationError):
-        hardware(**bad)
-
-
 @pytest.mark.parametrize(
     "bad",
     [
         {"epochs": 0},
         {"batch_size": 0},
         {"weight_decay": -0.1},
-        {"warmup_steps": -1},
+        {"warmup": -1},
+        {"warmup": 1.0},
         {"validate_every": 0},
     ],
 )
-def test_impossible_training_is_refused(bad):
-    numbers = {"epochs": 1, "batch_size": 1, "weight_decay": 0.0, "warmup_steps": 0}
-    numbers |= {"validate_every": None}
-    TrainingParams.model_validate(numbers)
+def test_impossible_training_is_refused(bad: dict):
     with pytest.raises(ValidationError):
-        TrainingParams.model_validate(numbers | bad)
-
-
-@pytest.fixture(scope="module")
-def train_set() -> LabelledSet:
-    return LabelledSet(
-        name="train",
-        labels=rng().integers(0, 3, size=10),
-        images=rng().integers(0, 256, size=(10, 32, 32, 3), dtype=np.uint8),
-        paths=None,
-        label_space=label_space_of(None, 3),
-        class_names=["cat", "steam locomotive", "tea pot"],
-        fingerprint="0" * 16,
-    )
-
-
-def entry(kind: str, sampling: str = "pairs") -> dict:
-    shared = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": sampling}
-    if kind == "fine_tune":
-        return {"kind": kind, **shared, "label_smoothing": 0.1}
-    shared["max_logit_scale"] = None
-    if kind == "flyp":
-        return {"kind": kind, **shared, "label_smoothing": 0.1}
-    teacher = {"momentum_start": 0.05, "momentum_end": 0.9, "update_at_step_0": False}
-    teacher |= {"warmup_fraction": 0.5, "update_every": 2}
-    weight = {"distillation_weight": 0.75, "kd_reduction": "paper"}
-    return {"kind": kind, **shared, **weight, "teacher": teacher}
+        training(**bad)
 
 
 @pytest.fixture
-def trained(make_clip, class_prompts, train_set) -> Callable[..., ImageClassifier]:
+def trained(make_clip, class_prompts) -> Callable[..., ImageClassifier]:
     """A run of 6 steps from the same pre-trained model; its log goes to `records`."""
 
     def train(
-        run: dict, seed: int = 0, records: list | None = None, epochs: int = 2, **changes: object
+        params: MethodParams,
+        seed: int = 0,
+        records: list | None = None,
+        epochs: int = 2,
+        **changes: object,
     ) -> ImageClassifier:
         log = [] if records is None else records
         return fine_tune(
-            Run.model_validate(run).root,
-            params(epochs, 4, warmup_steps=1),
+            params,
+            training(epochs=epochs),
             hardware(**changes),
             make_clip(),
             class_prompts,
-            train_set,
+            labelled_set(),
             seed,
             log.append,
             "a run",
@@ -269,20 +243,15 @@ def trained(make_clip, class_prompts, train_set) -> Callable[..., ImageClassifie
     return train
 
 
-@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
-def test_the_seed_gives_the_weights_bit_for_bit(trained, kind):
-    first, again, other = (trained(entry(kind), seed).state_dict() for seed in (5, 5, 6))
-    assert all(torch.equal(value, again[key]) for key, value in first.items())
-    assert not torch.equal(first["head.weight"], other["head.weight"])
-
-
-@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
-def test_the_state_of_the_world_does_not_matter(trained, kind):
-    first = trained(entry(kind)).state_dict()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_alone_decides_the_weights_bit_for_bit(trained, kind: str):
+    params = run(kind, sampling="pairs")
+    first, other = (trained(params, seed).state_dict() for seed in (5, 6))
     with torch.random.fork_rng():
         torch.manual_seed(99)
-        again = trained(entry(kind)).state_dict()
+        again = trained(params, 5).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in first.items())
+    assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
 @pytest.mark.parametrize(
@@ -297,7 +266,7 @@ def test_a_run_ends_in_a_trained_classifier_at_rest(
     trained, make_clip, class_prompts, capsys, kind, terms
 ):
     records = []
-    classifier = trained(entry(kind), records=records)
+    classifier = trained(run(kind, sampling="pairs"), records=records)
     assert not any(module.training for module in classifier.modules())
     assert all(value.device.type == "cpu" for value in classifier.state_dict().values())
     assert classifier.head.weight.shape == (3, 16)
@@ -323,34 +292,34 @@ def test_a_run_samples_as_its_entry_says(trained, monkeypatch, sampling, sizes):
             yield batch
 
     monkeypatch.setattr(loop_module, "batches", spy)
-    trained(entry("flyp", sampling))
+    trained(run("flyp", sampling=sampling))
     assert seen == sizes
 
 
-def test_too_little_memory_is_said_with_the_numbers_to_change(trained, monkeypatch):
+def test_too_little_memory_is_reported_with_the_parameters_to_change(trained, monkeypatch):
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(loop_module, "encode_whole", fail)
+    monkeypatch.setattr(loop_module, "encode_global_batch", fail)
     with pytest.raises(MemoryError) as caught:
-        trained(entry("flyp"))
+        trained(run("flyp"))
     assert str(caught.value) == (
         "out of memory at batch_size 4 on 1 device(s) with accumulation 1: lower batch_size"
-    )  # its BatchNorm rules pieces out; tests/training/test_memory.py has a model without
+    )  # BatchNorm rules micro-batches out; test_memory.py has a model without
 
 
-def test_a_model_too_large_to_begin_with_is_told_from_a_batch_too_large(trained, monkeypatch):
+def test_a_model_too_large_is_distinguished_from_a_batch_too_large(trained, monkeypatch):
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(loop_module, "build_optimizer", fail)
     with pytest.raises(MemoryError, match="model and optimizer alone do not fit"):
-        trained(entry("flyp"))
+        trained(run("flyp"))
 
 
-def test_pieces_of_a_model_with_batch_norm_are_refused(trained):
+def test_micro_batches_of_a_model_with_batch_norm_are_refused(trained):
     with pytest.raises(ValueError, match="BatchNorm"):
-        trained(entry("flyp"), accumulation=2)
+        trained(run("flyp"), accumulation=2)
 
 
 def test_gradients_of_half_precision_are_unscaled_before_they_are_clipped():
@@ -375,19 +344,19 @@ def test_the_optimizer_of_half_precision_takes_clipped_gradients(clip):
     assert weights[0] == pytest.approx(weights[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["fine_tune", "flyp", "carot"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_lower_precision_trains_nearly_the_same(trained, kind):
-    run = entry(kind) | {"clip_gradient_norm": 1.0}
+    params = run(kind, clip_gradient_norm=1.0)
     records, exact = [], []
-    trained(run, records=records, precision="bf16-mixed")
-    trained(run, records=exact)
+    trained(params, records=records, precision="bf16-mixed")
+    trained(params, records=exact)
     assert len(records) == 6
     for term in list(exact[0])[2:]:
         # of the same weights; in 16 bits a feature has two or three digits
         assert records[0][term] == pytest.approx(exact[0][term], abs=0.1)
 
 
-def test_nothing_piles_up_over_the_steps(trained):
+def test_the_number_of_tensors_does_not_grow_with_the_steps(trained):
     def tensors() -> int:
         gc.collect()
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
@@ -399,5 +368,5 @@ def test_nothing_piles_up_over_the_steps(trained):
             if record["step"] in (20, 60):  # a reading: no loss waits to be read
                 counts.append(tensors())
 
-    trained(entry("carot", "epochs"), records=Counting(), epochs=20)
+    trained(run("carot"), records=Counting(), epochs=20)
     assert counts[0] == pytest.approx(counts[1], abs=3)

@@ -16,6 +16,7 @@ from carot_lib.data.prompts import clip_templates, medium_of
 from carot_lib.models.clip import Clip, build_clip
 from carot_lib.sources.miniature import PictogramParams, World
 from carot_lib.sources.pictograms import Pictogram
+from carot_lib.training.loop import learning_rate_factor
 from carot_lib.training.pretraining import (
     CaptionStream,
     PretrainingParams,
@@ -23,7 +24,6 @@ from carot_lib.training.pretraining import (
     pretrain,
     set_logit_scale,
 )
-from carot_lib.training.schedule import learning_rate_factor
 
 ROOT = Path(__file__).parents[2]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())["miniature"]

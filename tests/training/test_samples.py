@@ -76,27 +76,27 @@ def test_all_pairs_can_be_drawn_and_no_more():
 @pytest.fixture
 def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """No draw is small enough for a table of all numbers, and none is done at one go."""
-    monkeypatch.setattr(samples, "TABLE", 0)
-    monkeypatch.setattr(samples, "AT_ONCE", 7)
+    monkeypatch.setattr(samples, "MAX_TABLE", 0)
+    monkeypatch.setattr(samples, "CHUNK", 7)
 
 
-@pytest.mark.parametrize("table", [0, samples.TABLE])
-@pytest.mark.parametrize(("there", "size"), [(400_000, 50_560), (12, 12), (90_000, 50_000)])
-def test_where_a_table_is_no_waste_the_draw_is_numpys_own(monkeypatch, table, there, size):
+@pytest.mark.parametrize("table", [0, samples.MAX_TABLE])
+@pytest.mark.parametrize(("population", "size"), [(400_000, 50_560), (12, 12), (90_000, 50_000)])
+def test_where_a_table_is_no_waste_the_draw_is_numpys_own(monkeypatch, table, population, size):
     # the first is the miniature's: 5,000 images x 80 templates, 790 steps of 64
-    monkeypatch.setattr(samples, "TABLE", table)
-    expected = rng(3).choice(there, size=size, replace=False)
-    same = np.array_equal(draw_distinct(there, size, rng(3)), expected)
-    assert same == (there <= table or 2 * size > there)
+    monkeypatch.setattr(samples, "MAX_TABLE", table)
+    expected = rng(3).choice(population, size=size, replace=False)
+    same = np.array_equal(draw_distinct(population, size, rng(3)), expected)
+    assert same == (population <= table or 2 * size > population)
 
 
 @given(st.integers(2, 200), st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_without_a_table_no_number_comes_twice(no_table, there, data):
-    size = data.draw(st.integers(0, there // 2))
-    drawn = draw_distinct(there, size, rng(there))
+def test_without_a_table_no_number_comes_twice(no_table, population, data):
+    size = data.draw(st.integers(0, population // 2))
+    drawn = draw_distinct(population, size, rng(population))
     assert len(set(drawn.tolist())) == size == len(drawn)
-    assert set(drawn.tolist()) <= set(range(there))
+    assert set(drawn.tolist()) <= set(range(population))
 
 
 def test_without_a_table_every_draw_is_as_likely_as_any_other(no_table):
@@ -173,11 +173,11 @@ def test_what_a_transform_draws_depends_on_seed_and_step_alone():
     state = torch.get_rng_state()
     whole = noise(draws, seed=1)
     assert torch.equal(torch.get_rng_state(), state)  # the run's own generator is left alone
-    assert all(map(torch.equal, noise(draws, seed=1, done=4), whole[4:]))
+    assert all(map(torch.equal, noise(draws, seed=1, start_step=4), whole[4:]))
     assert all(map(torch.equal, noise(draws, seed=1, workers=2), whole))
     assert not any(map(torch.equal, noise(draws, seed=2), whole))
     assert not torch.equal(whole[0], whole[1])
-    first, second = (noise(draws, seed=1, device=device, devices=2) for device in (0, 1))
+    first, second = (noise(draws, seed=1, rank=rank, world_size=2) for rank in (0, 1))
     assert not torch.equal(first[0], second[0])
 
 
@@ -199,6 +199,6 @@ def test_the_shares_of_all_devices_are_the_batch(n_images, size, devices, seed):
 def test_a_share_knows_the_size_of_its_batch():
     draws = Draws([np.arange(5), np.arange(3)], [np.zeros(5, int), np.zeros(3, int)])
     pictures = rng().integers(0, 256, size=(5, 4, 4, 3), dtype=np.uint8)
-    parts = list(batches(ArrayImages(pictures), np.arange(5), draws, 0, device=1, devices=2))
+    parts = list(batches(ArrayImages(pictures), np.arange(5), draws, 0, rank=1, world_size=2))
     assert [part.labels.tolist() for part in parts] == [[3, 4], [2]]
-    assert [part.whole for part in parts] == [5, 3]
+    assert [part.global_size for part in parts] == [5, 3]

@@ -1,0 +1,74 @@
+"""Small parameters and data for tests of training and models."""
+
+import numpy as np
+
+from carot_lib.calibration.label_space import label_space_of
+from carot_lib.data.datasets import LabelledSet
+from carot_lib.params import MethodParams, Run
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams
+
+HARDWARE = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "nodes": 1,
+    "precision": "32-true",
+    "accumulation": 1,
+    "workers": 0,
+    "checkpoint_every": 100,
+    "tensorboard": False,
+}
+TRAINING = {"epochs": 2, "batch_size": 4, "weight_decay": 0.1, "warmup": 1, "validate_every": None}
+SHARED = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": "epochs"}
+TEACHER = {"momentum_start": 0.05, "momentum_end": 0.9, "momentum_warmup": 0.5}
+TEACHER |= {"update_every": 2, "update_at_step_0": False}
+RUNS = {
+    "fine_tune": {**SHARED, "label_smoothing": 0.1},
+    "flyp": {**SHARED, "label_smoothing": 0.1, "max_logit_scale": None},
+    "carot": {
+        **SHARED,
+        "distillation_weight": 0.75,
+        "kd_reduction": "paper",
+        "max_logit_scale": None,
+        **TEACHER,
+    },
+}
+KINDS = list(RUNS)
+NAMES = ["cat", "steam locomotive", "tea pot", "umbrella", "anchor"]
+
+
+def hardware(**changes: object) -> HardwareParams:
+    """One CPU process, as in the miniature, unless changed."""
+    return HardwareParams.model_validate(HARDWARE | changes)
+
+
+def training(**changes: object) -> TrainingParams:
+    """Two epochs of batches of four, unless changed."""
+    return TrainingParams.model_validate(TRAINING | changes)
+
+
+def run(kind: str, **changes: object) -> MethodParams:
+    """A run of one method."""
+    return Run.model_validate({"kind": kind, **RUNS[kind], **changes}).root
+
+
+def labelled_set(
+    name: str = "train",
+    size: int = 10,
+    seed: int = 0,
+    side: int = 32,
+    classes: int = 3,
+    space: dict | None = None,
+) -> LabelledSet:
+    """Random images of some classes, or of a label space over them."""
+    names = space["names"] if space else NAMES[:classes]
+    rng = np.random.default_rng(seed)
+    return LabelledSet(
+        name=name,
+        labels=rng.integers(0, len(names), size=size),
+        images=rng.integers(0, 256, size=(size, side, side, 3), dtype=np.uint8),
+        paths=None,
+        label_space=label_space_of(space, classes),
+        class_names=names,
+        fingerprint="0" * 16,
+    )
