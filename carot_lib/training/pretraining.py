@@ -21,7 +21,7 @@ from carot_lib.progress import track
 from carot_lib.schema import Fraction, StrictParams
 from carot_lib.sources.miniature import PictogramParams, World
 from carot_lib.sources.pictograms import GlyphBank, Pictogram
-from carot_lib.training.loop import learning_rate_factor
+from carot_lib.training.optimizer import learning_rate_factor
 
 
 class SmallClipParams(StrictParams):

@@ -19,7 +19,8 @@ from carot_lib.methods.base import Batch
 from carot_lib.models.clip import ImageClassifier
 from carot_lib.params import MethodParams
 from carot_lib.training import loop as loop_module
-from carot_lib.training.loop import build_optimizer, fine_tune, fit, learning_rate_factor
+from carot_lib.training.loop import fine_tune, fit
+from carot_lib.training.optimizer import build_optimizer, learning_rate_factor
 
 BATCH = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long(), torch.zeros(2).long())
 

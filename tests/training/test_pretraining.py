@@ -16,7 +16,7 @@ from carot_lib.data.prompts import clip_templates, medium_of
 from carot_lib.models.clip import Clip, build_clip
 from carot_lib.sources.miniature import PictogramParams, World
 from carot_lib.sources.pictograms import Pictogram
-from carot_lib.training.loop import learning_rate_factor
+from carot_lib.training.optimizer import learning_rate_factor
 from carot_lib.training.pretraining import (
     CaptionStream,
     PretrainingParams,
