@@ -17,7 +17,12 @@ from carot_lib.layout import Layout
 from carot_lib.models import wise_ft as module
 from carot_lib.models.clip import save_classifier
 from carot_lib.models.inference import predict_logits
-from carot_lib.models.wise_ft import MixParams, interpolate_all, judge
+from carot_lib.models.wise_ft import (
+    WiseFtParams,
+    evaluate_classifiers,
+    interpolate,
+    interpolate_all,
+)
 from carot_lib.stages.interpolations import interpolations
 
 CPU = torch.device("cpu")
@@ -31,18 +36,40 @@ EVALUATION = {
 }
 
 
-@pytest.mark.parametrize("alphas", [[0.0, 1.0], [0.0, 0.5, 1.0]])
-def test_alphas_rise_from_one_end_to_the_other(alphas: list[float]):
-    assert MixParams(alphas=alphas).alphas == alphas
+@pytest.mark.parametrize("curve", [[0.0, 1.0], [0.0, 0.5, 1.0]])
+def test_a_curve_rises_from_one_end_to_the_other(curve: list[float]):
+    assert WiseFtParams(alpha=0.5, curve=curve).curve == curve
 
 
 @pytest.mark.parametrize(
-    "alphas",
+    "curve",
     [[], [0.0], [0.0, 0.5], [0.5, 1.0], [0.0, 0.5, 0.5, 1.0], [1.0, 0.0], [0.0, 1.5], ["a", 1.0]],
 )
-def test_other_alphas_are_refused(alphas: list):
+def test_other_curves_are_refused(curve: list):
     with pytest.raises(ValidationError):
-        MixParams(alphas=alphas)
+        WiseFtParams(alpha=0.5, curve=curve)
+
+
+def test_interpolation_is_linear_in_every_tensor(make_clip, class_prompts):
+    start = make_clip(0).zero_shot_classifier(class_prompts)
+    end = make_clip(1).zero_shot_classifier(class_prompts)
+    end.visual.trunk.bn1.num_batches_tracked.fill_(7)
+    mixed = interpolate(start, end, 0.25).state_dict()
+    for name, value in mixed.items():
+        low, high = start.state_dict()[name], end.state_dict()[name]
+        expected = 0.75 * low + 0.25 * high if value.is_floating_point() else high
+        torch.testing.assert_close(value, expected, msg=name)
+    for alpha, whole in ((0.0, start), (1.0, end)):
+        for name, value in interpolate(start, end, alpha).state_dict().items():
+            if value.is_floating_point():
+                assert torch.equal(value, whole.state_dict()[name])
+
+
+def test_unlike_classifiers_are_not_mixed(make_clip, class_prompts):
+    clip = make_clip()
+    start, end = (clip.zero_shot_classifier(p) for p in (class_prompts, class_prompts[:2]))
+    with pytest.raises(ValueError, match="same tensors"):
+        interpolate(start, end, 0.5)
 
 
 def some_set(labels: np.ndarray, space: LabelSpace) -> LabelledSet:
@@ -62,7 +89,8 @@ def test_one_pass_gives_what_a_pass_each_gives(
     assert torch.equal(classifiers[2].head.weight, other.head.weight)
     middle = (one.head.weight + other.head.weight) / 2
     torch.testing.assert_close(classifiers[1].head.weight, middle)
-    for classifier, found in zip(classifiers, judge(classifiers, dataset, 10, CPU), strict=True):
+    evaluated = evaluate_classifiers(classifiers, dataset, 10, CPU)
+    for classifier, found in zip(classifiers, evaluated, strict=True):
         logits = predict_logits(classifier, dataset, CPU)
         alone = BinStats.from_logits(logits.astype(float), dataset.labels, 10, label_space=space)
         assert found.n == 10
