@@ -13,7 +13,8 @@ from benchmarks.cases import Case
 from benchmarks.plain import PlainTraining
 from benchmarks.timing import forget_peak, peak_memory
 from carot_lib.methods.base import Setup
-from carot_lib.training.loop import build_optimizer, fit
+from carot_lib.training.loop import fit
+from carot_lib.training.optimizer import build_optimizer
 
 
 class Ours:

@@ -11,7 +11,6 @@ from carot_lib.methods.carot import CarotParams
 from carot_lib.methods.fine_tune import FineTuneParams
 from carot_lib.methods.flyp import FlypParams
 from carot_lib.models.published import MiniatureClipParams, OpenClipParams
-from carot_lib.models.wise_ft import WiseFtParams
 from carot_lib.schema import Fraction, StrictParams, read_params
 from carot_lib.sources.folders import FoldersParams
 from carot_lib.sources.imagenet import ImagenetParams
@@ -31,6 +30,19 @@ DataParams = Annotated[
 PretrainedParams = Annotated[
     PretrainingParams | MiniatureClipParams | OpenClipParams, Field(discriminator="kind")
 ]
+
+
+class WiseFtParams(StrictParams):
+    """The branch `wise_ft:` of a profile: shares of the fine-tuned weights."""
+
+    alpha: Fraction  # of the rows WiSE-FT
+    curve: Annotated[list[Fraction], Field(min_length=2)]  # from zero-shot (0) to fine-tuned (1)
+
+    @model_validator(mode="after")
+    def _curve_rises_from_0_to_1(self) -> "WiseFtParams":
+        if sorted(set(self.curve)) != self.curve or (self.curve[0], self.curve[-1]) != (0, 1):
+            raise ValueError(f"curve must rise from 0 to 1, not {self.curve}")
+        return self
 
 
 class SearchParams(StrictParams):

@@ -198,6 +198,35 @@ def preprocessing_of(config: Mapping[str, Any]) -> PreprocessCfg:
     return PreprocessCfg(**{"size": size, **config.get("preprocess_cfg", {})})
 
 
+def interpolate(
+    zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alpha: float
+) -> ImageClassifier:
+    """WiSE-FT: (1 - alpha) * zero-shot + alpha * fine-tuned, over every tensor, head included.
+
+    Running statistics of BatchNorm are averaged too; its step counter is the fine-tuned one's.
+
+    Args:
+        zero_shot: weights at alpha 0.
+        fine_tuned: weights at alpha 1.
+        alpha: in [0, 1].
+
+    Raises:
+        ValueError: the two classifiers do not have the same tensors.
+
+    Source: Wortsman et al. 2022, Eq. 1; CaRot, Section A.1.
+    """
+    start, end = zero_shot.state_dict(), fine_tuned.state_dict()
+    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
+        raise ValueError("the classifiers to interpolate do not have the same tensors")
+    mixed = {
+        key: torch.lerp(start[key], end[key], alpha) if end[key].is_floating_point() else end[key]
+        for key in end
+    }
+    classifier = copy.deepcopy(fine_tuned)
+    classifier.load_state_dict(mixed)
+    return classifier
+
+
 def save_clip(clip: Clip, folder: Path) -> None:
     """Write `clip.safetensors` and `clip.json`."""
     _save(clip.model, clip.config, folder / "clip")

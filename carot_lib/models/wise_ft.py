@@ -1,12 +1,9 @@
-"""WiSE-FT: classifiers between the zero-shot and a fine-tuned one."""
+"""WiSE-FT along alpha: several classifiers evaluated in one pass over the images."""
 
-import copy
 import math
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from pydantic import Field, model_validator
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.predictions import Calibrated
@@ -14,56 +11,6 @@ from carot_lib.data.datasets import LabelledSet
 from carot_lib.models.clip import ImageClassifier
 from carot_lib.models.inference import BATCH_SIZE
 from carot_lib.progress import track
-from carot_lib.schema import Fraction, StrictParams
-
-
-class WiseFtParams(StrictParams):
-    """`wise_ft:` of a profile: shares of the fine-tuned weights."""
-
-    alpha: Fraction  # of the rows WiSE-FT
-    curve: Annotated[list[Fraction], Field(min_length=2)]  # from zero-shot (0) to fine-tuned (1)
-
-    @model_validator(mode="after")
-    def _curve_rises_from_0_to_1(self) -> "WiseFtParams":
-        if sorted(set(self.curve)) != self.curve or (self.curve[0], self.curve[-1]) != (0, 1):
-            raise ValueError(f"curve must rise from 0 to 1, not {self.curve}")
-        return self
-
-
-def interpolate(
-    zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alpha: float
-) -> ImageClassifier:
-    """WiSE-FT: (1 - alpha) * zero-shot + alpha * fine-tuned, over every tensor, head included.
-
-    Running statistics of BatchNorm are averaged too; its step counter is the fine-tuned one's.
-
-    Args:
-        zero_shot: weights at alpha 0.
-        fine_tuned: weights at alpha 1.
-        alpha: in [0, 1].
-
-    Raises:
-        ValueError: the two classifiers do not have the same tensors.
-
-    Source: Wortsman et al. 2022, Eq. 1; CaRot, Section A.1.
-    """
-    start, end = zero_shot.state_dict(), fine_tuned.state_dict()
-    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
-        raise ValueError("the classifiers to interpolate do not have the same tensors")
-    mixed = {
-        key: torch.lerp(start[key], end[key], alpha) if end[key].is_floating_point() else end[key]
-        for key in end
-    }
-    classifier = copy.deepcopy(fine_tuned)
-    classifier.load_state_dict(mixed)
-    return classifier
-
-
-def interpolate_all(
-    zero_shot: ImageClassifier, fine_tuned: ImageClassifier, alphas: Sequence[float]
-) -> list[ImageClassifier]:
-    """The WiSE-FT classifier of every alpha, see `interpolate`."""
-    return [interpolate(zero_shot, fine_tuned, alpha) for alpha in alphas]
 
 
 @torch.no_grad()
@@ -97,6 +44,3 @@ def evaluate_classifiers(
             one = Calibrated.from_logits(logits, labels)
             stats[i] += BinStats.from_confidences(one.confidences, one.correct, n_bins)
     return stats
-
-
-# ---- old names, to be removed once params.py and the stages use WiseFtParams -------------------

@@ -21,7 +21,8 @@ from carot_lib.data.prompts import clip_templates, tokenize_prompts
 from carot_lib.methods.base import Batch, Method, Setup
 from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.params import MethodParams
-from carot_lib.training.loop import build_optimizer, fit
+from carot_lib.training.loop import fit
+from carot_lib.training.optimizer import build_optimizer
 
 STEPS, BATCH, CLASSES, TEMPLATES = 5, 8, 5, 80
 RATE, DECAY, WARMUP = 1e-3, 0.1, 2

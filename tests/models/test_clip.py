@@ -1,4 +1,4 @@
-"""The trimmed text tower, heads, interpolation and checkpoints against open_clip's own."""
+"""The trimmed text tower, heads and checkpoints against open_clip's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,6 @@ from carot_lib.models.clip import (
     save_classifier,
     save_clip,
 )
-from carot_lib.models.wise_ft import interpolate
 
 NAMES = ["umbrella", "black chess queen", "digit six"]
 
@@ -113,27 +112,6 @@ def test_a_zero_shot_classifier_shares_no_memory_with_its_clip(clip: Clip, promp
         for parameter in clip.parameters():
             parameter.add_(1.0)
     assert torch.equal(classifier(images), before)
-
-
-def test_interpolation_is_linear_in_every_tensor(make_clip: Callable, prompts: Tensor):
-    start = make_clip(0).zero_shot_classifier(prompts)
-    end = make_clip(1).zero_shot_classifier(prompts)
-    end.visual.trunk.bn1.num_batches_tracked.fill_(7)
-    mixed = interpolate(start, end, 0.25).state_dict()
-    for name, value in mixed.items():
-        low, high = start.state_dict()[name], end.state_dict()[name]
-        expected = 0.75 * low + 0.25 * high if value.is_floating_point() else high
-        torch.testing.assert_close(value, expected, msg=name)
-    for alpha, whole in ((0.0, start), (1.0, end)):
-        for name, value in interpolate(start, end, alpha).state_dict().items():
-            if value.is_floating_point():
-                assert torch.equal(value, whole.state_dict()[name])
-
-
-def test_unlike_classifiers_are_not_mixed(clip: Clip, prompts: Tensor):
-    start, end = clip.zero_shot_classifier(prompts), clip.zero_shot_classifier(prompts[:2])
-    with pytest.raises(ValueError, match="same tensors"):
-        interpolate(start, end, 0.5)
 
 
 def test_what_is_saved_comes_back_bit_by_bit(clip: Clip, prompts: Tensor, tmp_path: Path):

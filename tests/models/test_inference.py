@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import labelled_set
 from torch import Tensor
 
 from carot_lib.calibration.label_space import LabelSpace
@@ -24,16 +25,9 @@ def pictures(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
 
 
-def labelled(n: int, columns: tuple[tuple[int, ...], ...] = ((0,), (1,), (2,))) -> LabelledSet:
-    return LabelledSet(
-        name="sketch",
-        labels=np.zeros(n, dtype=np.int64),
-        images=pictures(n),
-        paths=None,
-        label_space=LabelSpace(3, columns),
-        class_names=["a", "b", "c"][: len(columns)],
-        fingerprint="0" * 16,
-    )
+def labelled(n: int, space: LabelSpace | None = None) -> LabelledSet:
+    one = labelled_set("sketch", n)
+    return replace(one, images=pictures(n), label_space=space or one.label_space)
 
 
 @pytest.fixture
@@ -68,11 +62,11 @@ def test_the_batches_do_not_show(
 
 def test_a_set_with_classes_of_its_own_keeps_all_columns(classifier: ImageClassifier):
     # the label space is applied where predictions are judged
-    logits = predict_logits(classifier, labelled(4, columns=((0, 2), (1,))), CPU)
+    logits = predict_logits(classifier, labelled(4, LabelSpace(3, ((0, 2), (1,)))), CPU)
     np.testing.assert_array_equal(logits, expected(classifier, 4))
 
 
-def test_a_classifier_in_training_mode_is_put_at_rest(classifier: ImageClassifier):
+def test_a_classifier_in_training_mode_is_set_to_evaluation_mode(classifier: ImageClassifier):
     rested = expected(classifier, 6)
     classifier.train()
     before = {key: value.clone() for key, value in classifier.state_dict().items()}
@@ -137,6 +131,7 @@ def predicted(
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_many_processes_have_the_logits_of_one_to_the_bit(predicted: Path, devices: int):
     shares = []

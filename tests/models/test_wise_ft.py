@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from carot_lib.stages.interpolations import interpolations
 from pydantic import ValidationError
 
 from carot_lib.calibration.bin_stats import BinStats
@@ -16,33 +15,49 @@ from carot_lib.data.datasets import LabelledSet, write_set
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.models import wise_ft as module
-from carot_lib.models.clip import save_classifier
+from carot_lib.models.clip import interpolate, save_classifier
 from carot_lib.models.inference import predict_logits
-from carot_lib.models.wise_ft import MixParams, interpolate_all, judge
+from carot_lib.models.wise_ft import evaluate_classifiers
+from carot_lib.params import WiseFtParams
+from carot_lib.stages.wise_ft_curve import wise_ft_curve
 
 CPU = torch.device("cpu")
-EVALUATION = {
-    "n_bins": 10,
-    "ood": ["v2", "r"],
-    "extra": [],
-    "temperature": {"low": 0.5, "high": 10.0, "step": 0.01},
-    "bootstrap": {"resamples": 10, "level": 0.95, "seed": 0},
-    "batch_mean_size": 10,
-}
 
 
-@pytest.mark.parametrize("alphas", [[0.0, 1.0], [0.0, 0.5, 1.0]])
-def test_alphas_rise_from_one_end_to_the_other(alphas: list[float]):
-    assert MixParams(alphas=alphas).alphas == alphas
+@pytest.mark.parametrize("curve", [[0.0, 1.0], [0.0, 0.5, 1.0]])
+def test_a_curve_rises_from_one_end_to_the_other(curve: list[float]):
+    assert WiseFtParams(alpha=0.5, curve=curve).curve == curve
 
 
 @pytest.mark.parametrize(
-    "alphas",
+    "curve",
     [[], [0.0], [0.0, 0.5], [0.5, 1.0], [0.0, 0.5, 0.5, 1.0], [1.0, 0.0], [0.0, 1.5], ["a", 1.0]],
 )
-def test_other_alphas_are_refused(alphas: list):
+def test_other_curves_are_refused(curve: list):
     with pytest.raises(ValidationError):
-        MixParams(alphas=alphas)
+        WiseFtParams(alpha=0.5, curve=curve)
+
+
+def test_interpolation_is_linear_in_every_tensor(make_clip, class_prompts):
+    start = make_clip(0).zero_shot_classifier(class_prompts)
+    end = make_clip(1).zero_shot_classifier(class_prompts)
+    end.visual.trunk.bn1.num_batches_tracked.fill_(7)
+    mixed = interpolate(start, end, 0.25).state_dict()
+    for name, value in mixed.items():
+        low, high = start.state_dict()[name], end.state_dict()[name]
+        expected = 0.75 * low + 0.25 * high if value.is_floating_point() else high
+        torch.testing.assert_close(value, expected, msg=name)
+    for alpha, whole in ((0.0, start), (1.0, end)):
+        for name, value in interpolate(start, end, alpha).state_dict().items():
+            if value.is_floating_point():
+                assert torch.equal(value, whole.state_dict()[name])
+
+
+def test_unlike_classifiers_are_not_mixed(make_clip, class_prompts):
+    clip = make_clip()
+    start, end = (clip.zero_shot_classifier(p) for p in (class_prompts, class_prompts[:2]))
+    with pytest.raises(ValueError, match="same tensors"):
+        interpolate(start, end, 0.5)
 
 
 def some_set(labels: np.ndarray, space: LabelSpace) -> LabelledSet:
@@ -57,12 +72,13 @@ def test_one_pass_gives_what_a_pass_each_gives(
     one, other = (make_clip(seed).zero_shot_classifier(class_prompts) for seed in (0, 1))
     space = LabelSpace(3, ((2,), (0, 1)))
     dataset = some_set(np.arange(10) % 2, space)
-    classifiers = interpolate_all(one, other, [0.0, 0.5, 1.0])
+    classifiers = [interpolate(one, other, alpha) for alpha in (0.0, 0.5, 1.0)]
     assert torch.equal(classifiers[0].head.weight, one.head.weight)
     assert torch.equal(classifiers[2].head.weight, other.head.weight)
     middle = (one.head.weight + other.head.weight) / 2
     torch.testing.assert_close(classifiers[1].head.weight, middle)
-    for classifier, found in zip(classifiers, judge(classifiers, dataset, 10, CPU), strict=True):
+    evaluated = evaluate_classifiers(classifiers, dataset, 10, CPU)
+    for classifier, found in zip(classifiers, evaluated, strict=True):
         logits = predict_logits(classifier, dataset, CPU)
         alone = BinStats.from_logits(logits.astype(float), dataset.labels, 10, label_space=space)
         assert found.n == 10
@@ -73,13 +89,11 @@ def test_one_pass_gives_what_a_pass_each_gives(
 def test_the_stage_writes_every_alpha_on_every_set_and_their_mean(
     tmp_path: Path, make_clip, class_prompts
 ):
-    hardware = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["miniature"][
-        "hardware"
-    ]
-    branch = {"evaluation": EVALUATION, "interpolations": {"alphas": [0.0, 0.5, 1.0]}}
-    tree = {"tiny": branch | {"hardware": hardware}}
+    tree = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    tree["miniature"]["wise_ft"]["curve"] = [0.0, 0.5, 1.0]
+    tree["miniature"]["evaluation"]["ood"] = ["v2", "r"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
-    layout = Layout(tmp_path, "tiny")
+    layout = Layout(tmp_path, "miniature")
     names = {"class_names": ["a", "b", "c"], "label_spaces": {}}
     write_json(layout.data / "classes.json", names)
     for name in ("id_test", "v2", "r"):
@@ -87,8 +101,8 @@ def test_the_stage_writes_every_alpha_on_every_set_and_their_mean(
         write_set(layout.data, name, dataset.labels, images=dataset.images)
     for seed, run in enumerate(("zs", "ft")):
         save_classifier(make_clip(seed).zero_shot_classifier(class_prompts), layout.model(run, 5))
-    interpolations(layout, "ft", 5)
-    table = pd.read_csv(layout.results / "interpolations" / "ft_seed5.csv")
+    wise_ft_curve(layout, "ft", 5)
+    table = pd.read_csv(layout.wise_ft_curve("ft", 5))
     columns = ["run", "seed", "alpha", "dataset", "accuracy", "ece", "ece_noise_floor"]
     assert list(table) == columns
     assert set(table["run"]) == {"ft"}

@@ -1,4 +1,4 @@
-"""Memory: it does not grow with the steps, and where there is too little of it, that is said."""
+"""Memory does not grow with the steps, and too little of it is reported with what to change."""
 
 import ctypes
 import gc
@@ -23,7 +23,8 @@ from carot_lib.models.clip import Clip, build_clip, load_classifier, save_clip
 from carot_lib.params import Run
 from carot_lib.schema import read_params
 from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import build_optimizer, fit
+from carot_lib.training.loop import fit
+from carot_lib.training.optimizer import build_optimizer
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
@@ -32,14 +33,14 @@ KILOBYTE = 1024  # of growth a step at most; what one step computes is many time
 
 
 def tiny_clip(image_size: int, patch_size: int, width: int) -> Clip:
-    """A transformer without BatchNorm, whose batches may be cut into pieces."""
+    """A transformer without BatchNorm, whose batches may be split."""
     vision = {"image_size": image_size, "patch_size": patch_size, "width": width, "layers": 1}
     text = {"context_length": 32, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
     vision["head_width"] = 4
     return build_clip({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text})
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return free memory to the system: what other tests left would hide a growth."""
     gc.collect()
     if sys.platform == "linux":
@@ -79,7 +80,7 @@ def growth(run: str, steps: int, keep: Callable[[dict[str, Tensor]], None] | Non
 
     def log(record: dict[str, float]) -> None:
         if record["step"] in (WARM_UP, total):
-            give_back()
+            release_memory()
             sizes[record["step"]] = psutil.Process().memory_info().rss
 
     fabric = read_params(PARAMS, HardwareParams, "miniature", "hardware").launch()
@@ -88,12 +89,15 @@ def growth(run: str, steps: int, keep: Callable[[dict[str, Tensor]], None] | Non
     return sizes[total] - sizes[WARM_UP]
 
 
-@pytest.mark.parametrize("run", ["ft", "flyp", "carot"])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("run", [*(pytest.param(n, marks=slow) for n in ("ft", "flyp")), "carot"])
 def test_memory_does_not_grow_over_a_thousand_steps(run: str):
     assert growth(run, STEPS) < STEPS * KILOBYTE
 
 
-def test_losses_that_were_kept_would_be_seen():
+def test_losses_that_are_kept_would_be_noticed():
     # the same measure, of a loop that holds on to what each step computed
     kept = []
     assert growth("flyp", 200, kept.append) > 200 * KILOBYTE
@@ -118,7 +122,7 @@ def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path, "miniature")
     (tmp_path / "carot_lib").mkdir()
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    set_numbers(layout, "training", epochs=1, batch_size=BATCH, warmup_steps=0)
+    set_numbers(layout, "training", epochs=1, batch_size=BATCH, warmup=0)
     save_clip(tiny_clip(32, 4, 64), layout.pretrained)
     generator = np.random.default_rng(0)
     for name, size in (("train", BATCH), ("id_val", 9)):
@@ -147,13 +151,14 @@ def train_within(layout: Layout, megabytes: int) -> subprocess.CompletedProcess:
     )
 
 
+@slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is read from Linux's /proc")
 def test_too_little_memory_stops_the_stage_and_its_advice_helps(layout: Layout):
     done = train_within(layout, 500)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"ft: out of memory at batch_size {BATCH} on 1 device(s) with accumulation 1: set "
-        "hardware.accumulation to 2, which gives the same result"
+        "hardware.accumulation to 2 (the results are the same)"
     ]
     assert not layout.model("ft", 0).parent.exists()  # nothing is left half made
     assert not list(layout.root.rglob("*.unfinished"))
