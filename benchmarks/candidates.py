@@ -153,7 +153,7 @@ def parts_of_a_step(case: Case) -> dict[str, float]:
     watch(train.method, "loss_terms", "loss")
     watch(train.fabric, "backward", "backward")
     watch(train.optimizer, "step", "optimizer")
-    watch(teacher, "follow", "EMA")
+    watch(teacher, "update", "EMA")
     train()  # what is done once only, as making the optimizer's state
     seconds.clear()
     start = time.perf_counter()
