@@ -11,11 +11,9 @@ import argparse
 import warnings
 from pathlib import Path
 
-import calibration as uncertainty_calibration
 import numpy as np
 import torch
 from jaxtyping import Float
-from netcal.metrics import ECE
 from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -53,12 +51,16 @@ def torchmetrics_ece(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def netcal_ece(logits: np.ndarray, labels: np.ndarray) -> float:
     """Its class, on probabilities."""
+    from netcal.metrics import ECE  # warns where it is compiled, so not when this file is imported
+
     return float(ECE(BINS).measure(softmax(logits, axis=1), labels))
 
 
 def uncertainty_calibration_ece(logits: np.ndarray, labels: np.ndarray) -> float:
     """Its function with bins of equal width, on probabilities."""
-    return float(uncertainty_calibration.get_ece(softmax(logits, axis=1), labels, num_bins=BINS))
+    import calibration
+
+    return float(calibration.get_ece(softmax(logits, axis=1), labels, num_bins=BINS))
 
 
 def textbook_ece(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -197,7 +197,7 @@ def test_the_oracle_is_the_best_temperature_of_each_set_itself(
             for t in np.round(np.arange(5, 101) / 10, 10)
         }
         assert value(table, name, "oracle", "ece") == pytest.approx(min(eces.values()), abs=1e-6)
-        best = Temperature.fit(predictions, "ece", grid.low, grid.high, grid.step, params.n_bins)
+        best = Temperature.fit(predictions, n_bins=params.n_bins, **grid.model_dump())
         assert value(table, name, "oracle", "temperature") == pytest.approx(best.temperature)
         for calibration in ("none", "temperature"):  # both on the grid
             other = value(table, name, calibration, "ece")

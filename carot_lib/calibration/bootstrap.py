@@ -1,13 +1,13 @@
 """Intervals by resampling images, paired across runs.
 
-The weights of a resample depend on the seed, the set's name and the number of its images only. So
-two runs judged on one set are judged on the same resamples, and the difference of their replicates
-is a paired bootstrap, which is sharper than two separate intervals. That needs the same images in
-the same order: `carot_lib.calibration.predictions.check_same_images` refuses others.
+The weights of a resample depend only on the seed, the name of the set and its number of images. So
+all runs on one set are evaluated on the same resamples, and the difference of their replicates is a
+paired bootstrap, which is sharper than two separate intervals. It needs the same images in the same
+order: see `carot_lib.calibration.predictions.check_same_images`.
 
-Near its noise floor an ECE is biased upwards, and each resample adds noise of its own: there a
-percentile interval covers the true value less often than its level says (88 % instead of 95 % at a
-true gap of .02 and 7,500 images). Read it beside the noise floor.
+Near its noise floor an ECE is biased upwards, and each resample adds more noise: there a percentile
+interval covers the true value less often than its level says (88 % instead of 95 % at a true gap of
+.02 and 7,500 images). Read it together with the noise floor.
 """
 
 import zlib
@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import combine_pvalues
+from scipy.special import chdtrc
 
 from carot_lib.calibration.bin_stats import bin_of
 from carot_lib.calibration.metrics import brier_of_samples, nll_of_samples
 from carot_lib.calibration.predictions import Calibrated, Predictions
+from carot_lib.calibration.scores import check_level
 
-AT_ONCE = 100  # resamples in memory at a time
+CHUNK_SIZE = 100  # resamples in memory at a time
 METRICS = ("accuracy", "ece", "mce", "signed_gap", "mean_confidence", "nll", "brier")
 
 Values = Mapping[str, float | Float[np.ndarray, " resamples"]]  # by metric
@@ -35,17 +36,17 @@ def replicates(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Float[np.ndarray, " resamples"]]]:
-    """Each metric of METRICS on resampled images, for several calibrations of one run on one set.
+    """The metrics METRICS on resampled images, for several calibrations of one run on one set.
 
     Args:
-        predictions: whose images are resampled.
-        calibrated: what became of them, by name.
-        n_bins: bins of the calibration errors.
+        predictions: one run on one set, whose images are resampled.
+        calibrated: the predictions after each calibration, by name.
+        n_bins: number of bins of the calibration errors.
         resamples: number of resamples, each as large as the set.
-        seed: the same for all runs that are to be compared.
+        seed: must be the same for all runs that are to be compared.
 
     Returns:
-        By name and metric; without `nll` and `brier` where there are no logits.
+        Replicates by name and metric; without `nll` and `brier` where there are no logits.
     """
     labels = predictions.labels
     columns = {name: _columns(one, labels, n_bins) for name, one in calibrated.items()}
@@ -61,11 +62,12 @@ def mean_over_sets(sets: Sequence[Values]) -> dict[str, float | Float[np.ndarray
     """Unweighted mean over sets of each metric; sets are never pooled.
 
     A p-value has no mean: `ece_p_value` becomes that of "calibrated on every one of the sets", by
-    Fisher's method, as the sets are independent.
+    Fisher's method, as the sets are independent: -2 sum log p has 2 * sets degrees of freedom.
     """
     means = {key: sum(one[key] for one in sets) / len(sets) for key in sets[0]}
     if "ece_p_value" in means:
-        means["ece_p_value"] = float(combine_pvalues([one["ece_p_value"] for one in sets]).pvalue)
+        statistic = -2 * np.log([one["ece_p_value"] for one in sets]).sum()
+        means["ece_p_value"] = float(chdtrc(2 * len(sets), statistic))  # chi-squared, upper tail
     return means
 
 
@@ -77,9 +79,9 @@ def table_with_intervals(
     """The long table of metrics: columns dataset, calibration, metric, value, low, high.
 
     Args:
-        values: of each metric, by set and calibration.
-        resampled: the replicates of those that have an interval, NaN for the others.
-        level: of the intervals.
+        values: metrics by set and calibration.
+        resampled: replicates by set and calibration; without them an interval is NaN.
+        level: share of the replicates in an interval.
     """
     rows = []
     for place, metrics in values.items():
@@ -94,21 +96,14 @@ def table_with_intervals(
 def percentile_interval(
     values: Float[np.ndarray, " resamples"], level: float
 ) -> tuple[float, float]:
-    """Middle part of the replicates that holds `level` of them.
-
-    Raises:
-        ValueError: level is not in (0, 1).
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), got {level}")
+    """Ends of the middle part of the replicates, which holds the share `level`, in (0, 1)."""
+    level = check_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _columns(
-    calibrated: Calibrated, labels: np.ndarray, n_bins: int
-) -> Float[np.ndarray, "samples columns"]:
-    """What a weighted mean over samples turns into every metric."""
+def _columns(calibrated: Calibrated, labels: np.ndarray, n_bins: int) -> np.ndarray:
+    """Numbers of each sample, [samples, columns], whose weighted means `_metrics` takes."""
     confidences, correct = calibrated.confidences, calibrated.correct
     in_bin = np.eye(n_bins)[bin_of(confidences, n_bins)]
     columns = [in_bin * (confidences - correct)[:, None], in_bin, correct, confidences]
@@ -118,10 +113,8 @@ def _columns(
     return np.column_stack(columns)
 
 
-def _metrics(
-    means: Float[np.ndarray, "resamples columns"], n_bins: int
-) -> dict[str, Float[np.ndarray, " resamples"]]:
-    """Every metric of resamples, from the means of `_columns`."""
+def _metrics(means: np.ndarray, n_bins: int) -> dict[str, np.ndarray]:
+    """Every metric of the resamples, from the means of `_columns`, [resamples, columns]."""
     gaps, shares = np.abs(means[:, :n_bins]), means[:, n_bins : 2 * n_bins]
     accuracy, confidence, *losses = means[:, 2 * n_bins :].T
     return {
@@ -134,12 +127,9 @@ def _metrics(
     }
 
 
-def _weights(
-    n: int, resamples: int, seed: int, dataset: str
-) -> Iterator[Float[np.ndarray, "part samples"]]:
-    """How often each image stands in each resample, some resamples at a time."""
-    generator = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
-    for start in range(0, resamples, AT_ONCE):
-        part = min(AT_ONCE, resamples - start)
-        drawn = generator.integers(n, size=(part, n))
+def _weights(n: int, resamples: int, seed: int, dataset: str) -> Iterator[np.ndarray]:
+    """How often each image occurs in each resample, [CHUNK_SIZE, n] at a time."""
+    rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
+    for start in range(0, resamples, CHUNK_SIZE):
+        drawn = rng.integers(n, size=(min(CHUNK_SIZE, resamples - start), n))
         yield np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)

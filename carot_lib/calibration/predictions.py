@@ -10,40 +10,38 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from carot_lib.calibration.label_space import LabelSpace
-from carot_lib.calibration.scores import top_confidences
+from carot_lib.calibration.scores import (
+    check_finite,
+    check_temperature,
+    read_logits,
+    top_confidences,
+)
 from carot_lib.files import atomic_write
 
-# what reading a file that holds no predictions may raise: KeyError: a part is missing; EOFError: an
-# empty file; IndexError, TypeError: a single number or array; ValueError: text, or a bad array
-UNREADABLE = (
-    KeyError,
-    OSError,
-    EOFError,
-    IndexError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
+# by a missing array, an empty file, a single number or array, text, or arrays that do not fit
+UNREADABLE = (KeyError, OSError, EOFError, IndexError, TypeError, ValueError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """How sure of each of its predictions a classifier is on a set, and whether it was right.
+    """Confidences of a classifier on a set, before or after a calibration.
 
     Attributes:
-        confidences: of the predicted classes, in [0, 1].
-        correct: whether they are the labels.
-        logits: over the set's own classes, whose softmax gave the confidences; None where only the
+        confidences: confidence of each prediction, in [0, 1].
+        correct: whether the predicted class is the label.
+        logits: logits over the target classes, whose softmax gave the confidences; None if only the
             confidence was calibrated, so that there is neither an NLL nor a Brier score.
     """
 
     confidences: Float[np.ndarray, " samples"]
     correct: Bool[np.ndarray, " samples"]
-    logits: Float[np.ndarray, "samples own"] | None = None
+    logits: Float[np.ndarray, "samples target_classes"] | None = None
 
     @classmethod
     def from_logits(
-        cls, logits: Float[np.ndarray, "samples own"], labels: Int[np.ndarray, " samples"]
+        cls,
+        logits: Float[np.ndarray, "samples target_classes"],
+        labels: Int[np.ndarray, " samples"],
     ) -> "Calibrated":
         """Largest softmax probability of each sample, in float64; ties go to the lower class."""
         logits = logits.astype(np.float64, copy=False)
@@ -52,15 +50,15 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one classifier said about one set of images.
+    """Logits of one classifier on one set of images, and its labels.
 
     Attributes:
-        class_logits: over all of the classifier's classes.
-        labels: in the set's own classes, [0, own).
-        label_space: how those become logits over the set's own classes.
+        class_logits: logits over all classes of the classifier.
+        labels: labels in the target classes of the label space.
+        label_space: maps logits over all classes to logits over the target classes.
         dataset: name of the set.
-        fingerprint: of its labels and images; two predictions can be compared image by image
-            only if it is the same.
+        fingerprint: fingerprint of its labels and images; only predictions with the same one can be
+            compared image by image.
 
     Raises:
         ValueError: the arrays do not fit together, are empty, or hold a non-finite logit or a
@@ -74,53 +72,39 @@ class Predictions:
     fingerprint: str
 
     def __post_init__(self) -> None:
-        where = f"predictions on {self.dataset}"
-        shape, classes = self.class_logits.shape, self.label_space.n_classes
-        if len(shape) != 2 or self.labels.shape != shape[:1]:
-            raise ValueError(f"{where}: logits {shape} and labels {self.labels.shape} do not fit")
-        if not self.class_logits.size:
-            raise ValueError(f"{where}: there are none")
-        if shape[1] != classes:
-            raise ValueError(f"{where}: logits {shape} do not fit a label space of {classes}")
-        if not np.isfinite(self.class_logits).all():
-            raise ValueError(f"{where}: some logits are not finite")
-        own = len(self.label_space.columns)
-        if self.labels.min() < 0 or self.labels.max() >= own:
-            raise ValueError(f"{where}: labels must be in [0, {own})")
+        try:
+            read_logits(self.class_logits, self.labels, self.label_space)
+            check_finite(self.class_logits)
+            self.label_space.project(self.class_logits[:1])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"predictions on {self.dataset}: {error}") from error
 
     @cached_property
-    def logits(self) -> Float[np.ndarray, "samples own"]:
-        """Logits over the set's own classes: what is judged."""
+    def logits(self) -> Float[np.ndarray, "samples target_classes"]:
+        """Logits over the target classes, from which all metrics are computed."""
         return self.label_space.project(self.class_logits)
 
     def calibrated(self, temperature: float = 1.0) -> Calibrated:
-        """What the logits say as they are, or divided by a temperature.
-
-        Args:
-            temperature: positive; 1 changes nothing.
+        """Confidences of the logits divided by a temperature; 1 leaves them as they are.
 
         Raises:
             ValueError: the temperature is not positive and finite.
         """
-        if not 0 < temperature < np.inf:
-            raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        temperature = check_temperature(temperature)
         return Calibrated.from_logits(self.logits.astype(np.float64) / temperature, self.labels)
 
     def confidences(
         self, temperature: float = 1.0
     ) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
-        """Largest softmax probability of each sample, in float64, and whether it was right.
-
-        Args and raises: as `calibrated`.
-        """
+        """Confidence of each prediction and whether it is correct; raises as `calibrated`."""
         calibrated = self.calibrated(temperature)
         return calibrated.confidences, calibrated.correct
 
     def save(self, path: Path) -> None:
-        """Write a .npz file, whole or not at all: float32 logits, int64 labels.
+        """Write a .npz file atomically, with float32 logits and int64 labels.
 
-        The label space stands in it as two arrays: the columns of all own classes in a row, and
-        how many of them each own class has.
+        The label space is stored as two arrays: the columns of all target classes in a row, and
+        the number of columns of each.
         """
         groups = self.label_space.columns
         with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -136,11 +120,11 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             FileNotFoundError: there is no such file; the message names the stage to run.
-            ValueError: the file is damaged or is not of predictions.
+            ValueError: the file is damaged or does not hold predictions.
         """
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: run stage `predict`")
@@ -162,34 +146,23 @@ class Predictions:
 
 
 def check_same_images(dataset: str, fingerprints: Mapping[str, str]) -> None:
-    """Refuse to compare, image by image, runs that saw other images.
-
-    Args:
-        dataset: the set's name.
-        fingerprints: of each run's predictions on it.
+    """Refuse an image-by-image comparison of runs that were predicted on different images.
 
     Raises:
-        ValueError: they differ; the message names the set and the runs.
+        ValueError: the fingerprints, by run, differ; the message names the set and the runs.
     """
     if len(set(fingerprints.values())) > 1:
         seen = ", ".join(f"{run} ({fingerprint})" for run, fingerprint in fingerprints.items())
-        raise ValueError(f"set {dataset} is not the same for all runs, predict anew: {seen}")
+        raise ValueError(f"set {dataset} is not the same for all runs, predict again: {seen}")
 
 
 def check_held_out(dataset: str, fingerprint: str, selected_on: str, selection: str) -> None:
-    """Refuse to report calibration on the images that chose it.
-
-    Args:
-        dataset: name of the set that is reported.
-        fingerprint: of its images.
-        selected_on: name of the set that chose.
-        selection: fingerprint of that set's images.
+    """Refuse to report a calibration on the images on which it was selected.
 
     Raises:
-        ValueError: they are the same; the message names both sets.
+        ValueError: the set and the one it was selected on, whose fingerprint is `selection`, hold
+            the same images; the message names both.
     """
     if fingerprint == selection:
-        raise ValueError(
-            f"set {dataset} holds the images of {selected_on}, on which the calibration was "
-            "selected: it cannot be reported there"
-        )
+        images = f"holds the images of {selected_on}, on which the calibration was selected"
+        raise ValueError(f"set {dataset} {images}: it cannot be reported there")

@@ -1,4 +1,4 @@
-"""What is reported of a run on a set: every metric and every calibration, by its name."""
+"""The metrics and calibrations that are reported of each run on each set, by name."""
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.calibrators import (
@@ -18,7 +18,7 @@ CALIBRATIONS = ("temperature", "temperature_nll", "vector", "histogram", "isoton
 def measure(
     calibrated: Calibrated, predictions: Predictions, params: EvaluationParams
 ) -> dict[str, float]:
-    """Every metric of one run on one set; those of logits where the calibration left some."""
+    """Every metric of one run on one set; those of logits only where the calibration keeps them."""
     stats = BinStats.from_confidences(calibrated.confidences, calibrated.correct, params.n_bins)
     values = {
         "accuracy": stats.mean_accuracy(),
@@ -45,7 +45,7 @@ def measure(
 def fit_calibrator(
     calibration: str, predictions: Predictions, params: EvaluationParams
 ) -> Calibrator:
-    """One of `CALIBRATIONS`, fitted on a set.
+    """Fit one of `CALIBRATIONS` on a set.
 
     `temperature` is the paper's, chosen by ECE (Section A.1), `temperature_nll` that of Guo et al.
     2017, chosen by NLL.
@@ -53,16 +53,10 @@ def fit_calibrator(
     Raises:
         KeyError: there is no such calibration.
     """
-    grid = params.temperature
-
-    def temperature(criterion: str) -> Temperature:
-        return Temperature.fit(
-            predictions, criterion, grid.low, grid.high, grid.step, n_bins=params.n_bins
-        )
-
+    grid = {**params.temperature.model_dump(), "n_bins": params.n_bins}
     return {
-        "temperature": lambda: temperature("ece"),
-        "temperature_nll": lambda: temperature("nll"),
+        "temperature": lambda: Temperature.fit(predictions, criterion="ece", **grid),
+        "temperature_nll": lambda: Temperature.fit(predictions, criterion="nll", **grid),
         "vector": lambda: VectorScaling.fit(predictions),
         "histogram": lambda: HistogramBinning.fit(predictions, params.n_bins),
         "isotonic": lambda: Isotonic.fit(predictions),

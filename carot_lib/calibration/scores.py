@@ -1,165 +1,50 @@
-"""Logits, probabilities and labels as users hand them over: checked, and read in pieces.
+"""Logits and labels as users pass them: checks, and a threaded reduction of logits.
 
 They may be lists, arrays of any memory layout or tensors on any device, and are never written to.
-All of them are never copied at once: a piece of a few rows at a time is brought into the cache,
-checked there and reduced to numbers of its samples. Every row is computed by itself and summed in
-one order, so the bits do not depend on the batches, the layout or the number of threads.
+Logits are reduced in chunks of rows that fit into the cache, so little memory is needed beyond
+them. Every row is computed by itself: no bit depends on batches, memory layout or threads.
 """
 
-import operator
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
-from typing import Any, SupportsIndex
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from carot_lib.calibration.label_space import LabelSpace
 
-PIECE = 2**18  # scores at a time: 1 MB stays in the cache; less, and threads wait for each other
-MOST_ROWS = 2**13  # at a time: float64 adds so many fixed-point confidences without rounding
-LARGEST = 1e38  # of a score: the distance of any two still fits into float32
-COLDEST, HOTTEST = 1e-30, 1e30  # temperatures that float32 can divide by
-MOST = 100_000  # bins, resamples and the like: more would be a slip, and fill the memory
+CHUNK_SIZE = 2**18  # logits at a time: 1 MB fits into the cache; smaller, and threads idle
+MAX_LOGIT = 1e38  # absolute value: the difference of any two still fits into float32
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30  # float32 can be divided by these
+MAX_SIZE = 100_000  # bins and temperatures: more would be a slip, and fill the memory
 
 Array = Any  # a numpy array, a torch tensor or nested lists
-
-
-class Scores:
-    """Logits or probabilities over K classes of N samples, and the samples' labels.
-
-    Iterating yields pieces: scores, [rows, K], in C order, float64 if they came so and else
-    float32, over the classes of the label space; and their labels. A piece may be a view of what
-    was handed over: read it only.
-
-    Args:
-        values: [N, K], floating-point.
-        labels: [N], integers in [0, K), or in the label space's own classes.
-        name: of the values in messages.
-        label_space: what columns mean; None: a class each.
-
-    Raises:
-        ValueError: empty, of the wrong shape, or a label out of range; when a piece is read: a
-            score that is not finite.
-        TypeError: labels that are no integers, or scores that are no real numbers.
-    """
-
-    def __init__(
-        self,
-        values: Array,
-        labels: Array,
-        name: str = "logits",
-        label_space: LabelSpace | None = None,
-    ):
-        self.values = values if hasattr(values, "detach") else as_array(values, name)
-        self.name = name
-        shape = tuple(self.values.shape)
-        if len(shape) != 2 or 0 in shape:
-            raise ValueError(f"{name} must be [N, K] with N, K >= 1, got shape {list(shape)}")
-        probe = as_array(self.values, name, slice(0, 0)).dtype
-        if probe.kind != "f":
-            raise TypeError(f"{name} must be floating-point numbers, got {probe}")
-        _warn_of_16_bits(self.values, name)
-        self.dtype = np.dtype(np.float32 if probe.itemsize <= 4 else np.float64)
-        self.rows = max(1, min(MOST_ROWS, PIECE // shape[1]))
-        self.label_space, self.n_classes = None, shape[1]
-        if label_space is not None:
-            if not isinstance(label_space, LabelSpace):
-                kind = type(label_space).__name__
-                raise TypeError(f"label_space must be a LabelSpace, got {kind}")
-            if label_space.n_classes != shape[1]:
-                wanted = f"label_space wants {label_space.n_classes} columns"
-                raise ValueError(f"{wanted}, {name} have {shape[1]}")
-            self.label_space = None if label_space.is_identity else label_space
-            self.n_classes = len(label_space.columns)
-        self.labels = _check_labels(labels, name, list(shape), self.n_classes)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return map(self.piece, range(0, len(self), self.rows))
-
-    def piece(
-        self, start: int
-    ) -> tuple[Float[np.ndarray, "rows classes"], Int[np.ndarray, " rows"]]:
-        """Scores and labels from row `start` on.
-
-        Raises:
-            ValueError: a score is not finite.
-        """
-        rows = slice(start, start + self.rows)
-        with np.errstate(over="ignore"):  # of floats wider than double: to inf, refused below
-            part = as_array(self.values, self.name, rows).astype(self.dtype, order="C", copy=False)
-        if not (part.min() >= -LARGEST and part.max() <= LARGEST):  # NaN compares false
-            raise ValueError(
-                f"{self.name} must be finite, within 1e38; a masked class belongs in `label_space`"
-            )
-        if self.label_space is not None:
-            part = self.label_space.project(part)
-        return part, self.labels[rows]
-
-    def per_sample(self, reduce: Callable) -> tuple[np.ndarray, ...]:
-        """Arrays [N] of whatever `reduce(scores, labels)` finds of the samples of a piece.
-
-        In as many threads as there are cores: numpy holds no lock while it computes.
-        """
-        starts = range(0, len(self), self.rows)
-        found: list = [None] * len(starts)
-        todo = enumerate(starts)
-
-        def work(_: int) -> None:
-            for i, start in todo:  # shared by the threads: who is free takes the next piece
-                found[i] = reduce(*self.piece(start))
-
-        threads = min(os.cpu_count() or 1, len(starts))
-        if threads == 1:
-            work(0)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(work, range(threads)))  # the list lets errors out
-        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
-
-    def whole(self) -> Float[np.ndarray, "samples classes"]:
-        """All scores in one array, of any memory layout; what was handed over, if it is one.
-
-        Raises:
-            ValueError: a score is not finite.
-        """
-        as_it_is = isinstance(self.values, np.ndarray) and self.values.dtype == self.dtype
-        if self.label_space is None and as_it_is:
-            for _ in self:  # checks that it is finite
-                pass
-            return self.values
-        found = np.empty((len(self), self.n_classes), self.dtype)
-        for i, (part, _) in enumerate(self):
-            found[i * self.rows : i * self.rows + len(part)] = part
-        return found
 
 
 def top_confidences(
     logits: Array, labels: Array, temperature: float = 1.0, label_space: LabelSpace | None = None
 ) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
-    """Largest softmax probability of each sample, in (0, 1], and whether that class was right.
+    """Largest softmax probability of each sample, in (0, 1], and whether its class is the label.
 
-    Ties go to the lower class. Sums are float64; beyond the logits it takes a few MB of memory.
+    Ties go to the lower class. Sums are float64; a few MB of memory are needed beyond the logits.
 
     Args:
         logits: [N, K], unnormalised scores; a softmax is always taken, whatever their range.
-        labels: [N], integers in [0, K), or in the label space's own classes.
+        labels: [N], integers in [0, K), or in the target classes of the label space.
         temperature: divides the logits; positive.
         label_space: applied before the softmax.
 
     Raises:
-        ValueError: a temperature that is not positive, or as `Scores`.
-        TypeError: as `Scores`.
+        ValueError: a temperature that is not positive, or as `map_rows`.
+        TypeError: as `read_logits`.
     """
     temperature = check_temperature(temperature)
 
-    def reduce(part: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def confidence(part: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         predicted = part.argmax(axis=1)
         mass = part - np.take_along_axis(part, predicted[:, None], axis=1)
         if temperature != 1:
@@ -168,145 +53,115 @@ def top_confidences(
         np.exp(mass, out=mass)
         return 1 / mass.sum(axis=1, dtype=np.float64), predicted == truth
 
-    confidences, correct = Scores(logits, labels, label_space=label_space).per_sample(reduce)
-    return confidences, correct
+    return map_rows(confidence, logits, labels, label_space)
 
 
-def check_scores(
-    scores: Array, labels: Array, name: str, label_space: LabelSpace | None = None
+def map_rows(
+    function: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
+    logits: Array,
+    labels: Array,
+    label_space: LabelSpace | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Apply a function to chunks of rows, in threads, and concatenate the arrays it returns.
+
+    The function takes logits over the target classes, which it must not change, and labels of a
+    chunk, and returns arrays of one value a row. Threads help, as numpy releases the lock.
+
+    Raises:
+        ValueError: a logit that is not finite, or as `read_logits`.
+        TypeError: as `read_logits`.
+    """
+    values, labels = read_logits(logits, labels, label_space)
+    rows = max(1, CHUNK_SIZE // values.shape[1])
+
+    def work(start: int) -> tuple[np.ndarray, ...]:
+        part = np.ascontiguousarray(values[start : start + rows])
+        check_finite(part)
+        if label_space is not None:
+            part = label_space.project(part)
+        return function(part, labels[start : start + rows])
+
+    if len(values) <= rows:  # it takes longer to start a thread
+        return work(0)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(work, range(0, len(values), rows)))
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def read_logits(
+    logits: Array, labels: Array, label_space: LabelSpace | None = None
 ) -> tuple[Float[np.ndarray, "samples classes"], Int[np.ndarray, " samples"]]:
-    """Logits or probabilities and their labels as numpy arrays that fit together.
+    """Logits as a float32 or float64 array, without a copy if they are one, and int64 labels.
 
     Raises:
-        ValueError: empty, of the wrong shape, not finite, or a label out of range.
-        TypeError: labels that are no integers, or scores that are no real numbers.
+        ValueError: empty, of the wrong shape, or a label out of range.
+        TypeError: labels that are not integers, or logits that are not floating-point numbers.
     """
-    checked = Scores(scores, labels, name, label_space)
-    return checked.whole(), checked.labels
+    logits, labels = as_array(logits, "logits"), as_array(labels, "labels")
+    if logits.ndim != 2 or not logits.size:
+        raise ValueError(f"logits must be [N, K] with N, K >= 1, got shape {list(logits.shape)}")
+    if logits.dtype.kind != "f":
+        raise TypeError(f"logits must be floating-point numbers, got {logits.dtype}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(f"labels {list(labels.shape)} do not fit logits {list(logits.shape)}")
+    n_classes = logits.shape[1] if label_space is None else len(label_space.columns)
+    if labels.min() < 0 or labels.max() >= n_classes:
+        given = f"got {labels.min()} to {labels.max()}"
+        raise ValueError(f"labels must be in [0, {n_classes}), {given}")
+    precision = np.float32 if logits.dtype.itemsize <= 4 else np.float64
+    return logits.astype(precision, copy=False), labels.astype(np.int64, copy=False)
 
 
-def check_confidences(
-    confidences: Array, correct: Array
-) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
-    """Confidences as float64 and truth values as bool, of one length.
-
-    Raises:
-        ValueError: empty, of different lengths, or a confidence outside [0, 1].
-        TypeError: confidences that are no real numbers, or `correct` that holds something else
-            than truth values.
-    """
-    _warn_of_16_bits(confidences, "confidences")
-    confidences, correct = as_array(confidences, "confidences"), as_array(correct, "correct")
-    if confidences.ndim != 1 or not len(confidences):
-        raise ValueError(f"confidences must be [N] with N >= 1, got {list(confidences.shape)}")
-    if confidences.dtype.kind not in "fiu":  # truth values: the arguments are swapped
-        raise TypeError(f"confidences must be real numbers, got {confidences.dtype}")
-    if correct.shape != confidences.shape:
-        raise ValueError(f"correct {list(correct.shape)} does not fit {list(confidences.shape)}")
-    if correct.dtype.kind not in "biuf" or not np.isin(correct, (0, 1)).all():
-        raise TypeError("correct must hold truth values")
-    with np.errstate(over="ignore"):  # of floats wider than double: to inf, refused below
-        confidences = confidences.astype(np.float64)
-    if not ((confidences >= 0) & (confidences <= 1)).all():
-        raise ValueError("confidences must be in [0, 1]; did you pass logits?")
-    return confidences, correct.astype(bool)
+def check_finite(logits: Float[np.ndarray, "samples classes"]) -> None:
+    """Raise ValueError if a logit is not finite or is beyond 1e38."""
+    if not (logits.min() >= -MAX_LOGIT and logits.max() <= MAX_LOGIT):  # NaN compares false
+        raise ValueError("logits must be finite, within 1e38; to mask a class, use `label_space`")
 
 
-def check_integer(value: SupportsIndex, name: str, least: int = 1, most: int = MOST) -> int:
-    """A whole number in [least, most], of Python or numpy; a truth value is none.
+def softmax(logits: Float[np.ndarray, "samples classes"]) -> Float[np.ndarray, "samples classes"]:
+    """Probabilities of the classes, float64; in place, which is five times as fast as SciPy's."""
+    mass = logits.astype(np.float64)
+    mass -= mass.max(axis=1, keepdims=True)
+    np.exp(mass, out=mass)
+    mass /= mass.sum(axis=1, keepdims=True)
+    return mass
 
-    Raises:
-        ValueError: it is none; the message names it.
-    """
+
+def as_array(values: Array, name: str) -> np.ndarray:
+    """Lists, arrays or tensors as a numpy array; raises ValueError by name, warns of 16 bits."""
+    if str(getattr(values, "dtype", None)).endswith("float16"):
+        message = f"{name} have 16 bits: their rounding shows in the calibration error"
+        warnings.warn(message, stacklevel=4)
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or not least <= number <= most:
-        kind = "positive integer" if least == 1 else f"whole number from {least}"
-        raise ValueError(f"{name} must be a {kind} up to {most}, got {value!r}")
-    return number
-
-
-def check_temperature(temperature: float, name: str = "temperature") -> float:
-    """A positive, finite number that float32 can be divided by.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return _check_real(temperature, name, COLDEST, HOTTEST, "positive and finite")
-
-
-def check_choice(value: str, name: str, choices: tuple[str, ...]) -> str:
-    """One of some words.
-
-    Raises:
-        ValueError: it is none of them; the message names it and them.
-    """
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return value
-
-
-def check_fraction(value: float, name: str) -> float:
-    """A number in [0, 1].
-
-    Raises:
-        ValueError: it is none; the message names it.
-    """
-    return _check_real(value, name, 0.0, 1.0, "a number")
-
-
-def _check_real(value: float, name: str, low: float, high: float, wanted: str) -> float:
-    try:  # first a float: a number of fewer bits cannot be compared with the bounds
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
-    except OverflowError:  # of an integer
-        number = np.nan
-    if not low <= number <= high:
-        raise ValueError(f"{name} must be {wanted}, from {low:g} to {high:g}, got {value!r}")
-    return number
-
-
-def as_array(values: Array, name: str, rows: slice | None = None) -> np.ndarray:
-    """A numpy array of whatever holds numbers, or of some of its rows.
-
-    Tensors leave their device and their graph; only the wanted rows are moved.
-
-    Raises:
-        ValueError: it cannot be read as an array, as ragged lists and sparse tensors cannot, or
-            some of its numbers are masked; the message names it.
-    """
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name} has masked entries: select the others first")
-    try:
-        if rows is not None:
-            values = values[rows]
         if hasattr(values, "detach"):
             values = values.detach().cpu()
-            if "bfloat16" in str(values.dtype):  # numpy does not know it
+            if "bfloat16" in str(values.dtype):  # unknown to numpy
                 values = values.float()
-            values = values.numpy()
         return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be read as an array: {error}") from error
 
 
-def _check_labels(
-    labels: Array, name: str, shape: list[int], n_classes: int
-) -> Int[np.ndarray, " samples"]:
-    labels = as_array(labels, "labels")
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if list(labels.shape) != shape[:1]:
-        raise ValueError(f"labels {list(labels.shape)} do not fit {name} {shape}")
-    if labels.min() < 0 or labels.max() >= n_classes:
-        found = f"got {labels.min()} to {labels.max()}"
-        raise ValueError(f"labels must be in [0, {n_classes}), {found}")
-    return labels.astype(np.int64, copy=False)
+def check_integer(value: int, name: str, minimum: int = 1, maximum: int = MAX_SIZE) -> int:
+    """Return an integer of Python or numpy; raise ValueError if it is outside the range."""
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not (is_integer and minimum <= value <= maximum):
+        raise ValueError(f"{name} must be an integer in [{minimum}, {maximum}], got {value!r}")
+    return int(value)
 
 
-def _warn_of_16_bits(values: Array, name: str) -> None:
-    if str(getattr(values, "dtype", None)).endswith("float16"):
-        warnings.warn(
-            f"{name} have 16 bits: their rounding shows in the calibration error", stacklevel=5
-        )
+def check_temperature(temperature: float, name: str = "temperature") -> float:
+    """Return the temperature; raise ValueError unless float32 can be divided by it."""
+    is_number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not (is_number and MIN_TEMPERATURE <= float(temperature) <= MAX_TEMPERATURE):
+        raise ValueError(f"{name} must be positive and finite, got {temperature!r}")
+    return float(temperature)
+
+
+def check_level(level: float) -> float:
+    """Return the level of an interval; raise ValueError if it is not in (0, 1)."""
+    if not (isinstance(level, Real) and 0 < level < 1):
+        raise ValueError(f"level must be in (0, 1), got {level!r}")
+    return float(level)

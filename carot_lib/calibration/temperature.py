@@ -13,22 +13,23 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import make_interp_spline
+from scipy.optimize import brentq
 from threadpoolctl import threadpool_limits
 
 from carot_lib.calibration.bin_stats import BinStats, bin_of
 from carot_lib.calibration.scores import (
-    MOST,
+    MAX_SIZE,
     Array,
-    check_choice,
+    check_finite,
     check_integer,
-    check_scores,
     check_temperature,
+    read_logits,
 )
 
-PER_OCTAVE = 8  # nodes of the interpolation between a temperature and its double
-BEYOND = 4  # nodes outside the range at either end, where a spline is least exact
+NODES_PER_OCTAVE = 8  # nodes of the interpolation between a temperature and its double
+MARGIN_NODES = 4  # nodes outside the range at either end, where a spline is least exact
 DEGREE = 7  # of the spline; 2e-6 off in the confidence of the worst logits tried
-RECHECK = 2e-5  # temperatures whose interpolated ECE is this near the least one are recomputed
+RECHECK_MARGIN = 2e-5  # interpolated ECEs this near the least one are recomputed
 TINY = 2e-19  # its square is a normal number in single precision; others are slow
 ROWS = 64  # of logits at a time: 1,000 classes of them stay in the cache
 TASK = 1024  # rows that a thread takes at once
@@ -39,15 +40,15 @@ class TemperatureChoice:
     """A temperature and how it was found.
 
     Attributes:
-        temperature: the choice; of equal ones the nearest to 1, by ratio.
+        temperature: the choice; of equally good ones the nearest to 1, by ratio.
         criterion: what was minimised: "ece" or "nll".
-        at_bound: the choice is the least or the greatest allowed: a better one may lie beyond.
+        at_bound: the choice is an end of the range: a better one may lie beyond.
         value_before: the criterion at temperature 1.
         value_after: the criterion at the choice, by the direct formula.
         temperatures: the grid.
-        values: the criterion on it.
-        n: samples it was chosen on.
-        selected_on: name of the samples it was chosen on, as given.
+        values: the criterion on the grid.
+        n: number of samples it was chosen on.
+        selected_on: name of these samples.
     """
 
     temperature: float
@@ -87,48 +88,46 @@ def select_temperature(
         selected_on: name of these samples; kept with the choice.
 
     Raises:
-        TypeError: `selected_on` is no text.
-        ValueError: a bad grid or criterion, or as `BinStats.from_logits`.
+        ValueError: a bad grid or criterion, a logit that is not finite, or as `read_logits`.
+        TypeError: as `read_logits`.
     """
-    check_choice(criterion, "criterion", ("ece", "nll"))
-    low, high, step = (
-        check_temperature(value, name)
-        for value, name in ((low, "low"), (high, "high"), (step, "step"))
-    )
+    if criterion not in ("ece", "nll"):
+        raise ValueError(f"criterion must be ece or nll, got {criterion!r}")
+    ends = {"low": low, "high": high, "step": step}
+    low, high, step = (check_temperature(value, name) for name, value in ends.items())
+    grid = _grid(low, high, step)
     n_bins = check_integer(n_bins, "n_bins")
-    if not isinstance(selected_on, str):
-        raise TypeError(f"selected_on must be a name, got {selected_on!r}")
-    if low >= high:
-        raise ValueError(f"low must be below high, got {low} and {high}")
-    if (high - low) / step > MOST:
-        raise ValueError(f"step: {step} makes more than {MOST} temperatures of {low} to {high}")
-    scores, labels = check_scores(logits, labels, "logits")
-    grid = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
-    grid = np.append(grid, high) if grid[-1] < high - 1e-9 else grid
-    grid = np.array([float(f"{value:.10g}") for value in grid])  # 0.57, not 0.5700000000000001
-    eces, nlls = sweep(scores, labels, grid, n_bins)
+    logits, labels = read_logits(logits, labels)
+    check_finite(logits)
+    eces, nlls = sweep(logits, labels, grid, n_bins)
     if criterion == "ece":
-        eces = _recompute_least(eces, scores, labels, grid, n_bins)
-        near = np.flatnonzero(eces == eces.min())
+        values = _recompute_least(eces, logits, labels, grid, n_bins)
+        near = np.flatnonzero(values == values.min())
         best = near[np.abs(np.log(grid[near])).argmin()]
-        temperature, after = float(grid[best]), float(eces[best])
-        before, values = direct_ece(scores, labels, 1.0, n_bins), eces
+        temperature, after = float(grid[best]), float(values[best])
+        before = direct_ece(logits, labels, 1.0, n_bins)
     else:
-        temperature = 1 / _minimise_nll(scores, labels, 1 / high, 1 / low, 1 / grid[nlls.argmin()])
-        before, after = (_nll(scores, labels, 1 / t)[0] for t in (1.0, temperature))
         values = nlls
+        temperature = 1 / _minimise_nll(logits, labels, 1 / high, 1 / low)
+        before, after = (_nll(logits, labels, 1 / t)[0] for t in (1.0, temperature))
     at_bound = bool(np.isclose(temperature, low) or np.isclose(temperature, high))
     return TemperatureChoice(
         temperature, criterion, at_bound, before, after, grid, values, len(labels), selected_on
     )
 
 
-def direct_ece(
-    logits: Float[np.ndarray, "samples classes"],
-    labels: np.ndarray,
-    temperature: float,
-    n_bins: int,
-) -> float:
+def _grid(low: float, high: float, step: float) -> Float[np.ndarray, " grid"]:
+    """Temperatures from low to high; the last step may be shorter."""
+    if low >= high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    if (high - low) / step > MAX_SIZE:
+        raise ValueError(f"step: {step} makes more than {MAX_SIZE} temperatures of {low} to {high}")
+    grid = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
+    grid = np.append(grid, high) if grid[-1] < high - 1e-9 else grid
+    return np.array([float(f"{value:.10g}") for value in grid])  # 0.57, not 0.5700000000000001
+
+
+def direct_ece(logits: Array, labels: Array, temperature: float, n_bins: int) -> float:
     """ECE at one temperature, by the formula."""
     return BinStats.from_logits(logits, labels, n_bins, temperature).ece()
 
@@ -170,30 +169,26 @@ def sweep(
     return np.abs(gaps.reshape(-1, n_bins)).sum(axis=1) / n, log_likelihood / n
 
 
-def _plan(
-    temperatures: Float[np.ndarray, " grid"],
-) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "nodes grid"]]:
-    """Temperatures to compute at, hottest first, and the matrix from values there to the grid."""
+def _plan(temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes, hottest first, and the matrix [nodes, grid] that interpolates values there."""
     hottest, coldest = np.log2(temperatures[-1]), np.log2(temperatures[0])
-    steps = int(np.ceil((hottest - coldest) * PER_OCTAVE)) + 2 * BEYOND
-    nodes = hottest + (BEYOND - np.arange(steps + 1)) / PER_OCTAVE
+    steps = int(np.ceil((hottest - coldest) * NODES_PER_OCTAVE)) + 2 * MARGIN_NODES
+    nodes = hottest + (MARGIN_NODES - np.arange(steps + 1)) / NODES_PER_OCTAVE
     spline = make_interp_spline(nodes[::-1], np.eye(len(nodes))[::-1], k=DEGREE)
     return 2.0**nodes, np.ascontiguousarray(spline(np.log2(temperatures)).T)
 
 
-def _log_sums(
-    distance: Float[np.ndarray, "rows classes"], nodes: Float[np.ndarray, " nodes"]
-) -> Float[np.ndarray, "rows nodes"]:
-    """Log sum exp(-distance / T) at every node."""
+def _log_sums(distance: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """Log sum exp(-distance / T) of [rows, classes] at every node, [rows, nodes]."""
     sums = np.empty((len(distance), len(nodes)))
     ones = np.ones(distance.shape[1], distance.dtype)
     tiny = np.asarray(TINY, distance.dtype)
-    for phase in range(PER_OCTAVE):
+    for phase in range(NODES_PER_OCTAVE):
         with np.errstate(over="ignore"):  # to -inf, which has no mass
             mass = distance * np.asarray(-1 / nodes[phase], distance.dtype)
         np.exp(mass, out=mass)
         sums[:, phase] = mass @ ones
-        for node in range(phase + PER_OCTAVE, len(nodes), PER_OCTAVE):
+        for node in range(phase + NODES_PER_OCTAVE, len(nodes), NODES_PER_OCTAVE):
             mass += tiny
             np.square(mass, out=mass)
             sums[:, node] = mass @ ones
@@ -201,19 +196,15 @@ def _log_sums(
 
 
 def _recompute_least(
-    eces: Float[np.ndarray, " grid"],
-    logits: Float[np.ndarray, "samples classes"],
-    labels: np.ndarray,
-    temperatures: Float[np.ndarray, " grid"],
-    n_bins: int,
-) -> Float[np.ndarray, " grid"]:
+    eces: np.ndarray, logits: np.ndarray, labels: np.ndarray, temperatures: np.ndarray, n_bins: int
+) -> np.ndarray:
     """The curve with its least values, and all that could be less, by the direct formula.
 
-    How far the interpolation can be off is measured on what is recomputed: as long as that is
-    more than half the margin, the margin grows.
+    The error of the interpolation is measured on the recomputed values: while it is more than half
+    the margin, the margin grows.
     """
     direct = np.full(len(eces), np.nan)
-    margin = RECHECK
+    margin = RECHECK_MARGIN
     while True:
         near = np.flatnonzero(np.isnan(direct) & (eces <= eces.min() + margin))
         direct[near] = [direct_ece(logits, labels, temperatures[i], n_bins) for i in near]
@@ -226,7 +217,7 @@ def _recompute_least(
 def _chunks(
     logits: np.ndarray, labels: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Distances to the largest logit, that of the label, and whether the largest is the label's."""
+    """Distances to the largest logit, the label's distance, and whether the prediction is right."""
     for start in range(0, len(logits), ROWS):
         part = np.ascontiguousarray(logits[start : start + ROWS])  # one order of summation
         truth = labels[start : start + ROWS]
@@ -235,44 +226,30 @@ def _chunks(
         yield distance, of_label, part.argmax(axis=1) == truth
 
 
-def _minimise_nll(
-    logits: np.ndarray, labels: np.ndarray, low: float, high: float, start: float
-) -> float:
-    """The inverse temperature in [low, high] of the least NLL: Newton, kept in a bracket.
+def _minimise_nll(logits: np.ndarray, labels: np.ndarray, low: float, high: float) -> float:
+    """The inverse temperature in [low, high] of the least NLL, which is convex in it."""
 
-    The NLL is convex in the inverse temperature, so the sign of its slope says on which side the
-    minimum lies.
-    """
-    if _nll(logits, labels, min(max(1.0, low), high))[1] == 0:  # equal logits: all are as good
-        return min(max(1.0, low), high)
-    if _nll(logits, labels, low)[1] >= 0:
+    def slope(beta: float) -> float:
+        return _nll(logits, labels, beta)[1]
+
+    nearest_to_one = min(max(1.0, low), high)
+    if slope(nearest_to_one) == 0:  # as for equal logits, where all are as good
+        return nearest_to_one
+    if slope(low) >= 0:
         return low
-    if _nll(logits, labels, high)[1] <= 0:
+    if slope(high) <= 0:
         return high
-    beta = start
-    for _ in range(100):
-        _, slope, curvature = _nll(logits, labels, beta)
-        if abs(slope) < 1e-10:
-            break
-        low, high = (beta, high) if slope < 0 else (low, beta)
-        newton = beta - slope / curvature if curvature > 0 else low
-        beta = newton if low < newton < high else (low * high) ** 0.5
-    return beta
+    bounds = np.log(low), np.log(high)
+    return float(np.exp(brentq(lambda log_beta: slope(np.exp(log_beta)), *bounds, xtol=1e-12)))
 
 
-def _nll(logits: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, float, float]:
-    """Mean NLL at an inverse temperature, and its first and second derivative."""
-    sums = np.zeros(3)
+def _nll(logits: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, float]:
+    """Mean NLL at an inverse temperature, and its derivative."""
+    value = slope = 0.0
     for distance, of_label, _ in _chunks(logits, labels):
         distance = distance.astype(np.float64)
         mass = np.exp(-beta * distance)
         total = mass.sum(axis=1)
-        mean = (mass * distance).sum(axis=1) / total
-        square = (mass * distance**2).sum(axis=1) / total
-        sums += (
-            (np.log(total) + beta * of_label).sum(),
-            (of_label - mean).sum(),
-            (square - mean**2).sum(),
-        )
-    value, slope, curvature = sums / len(labels)
-    return float(value), float(slope), float(curvature)
+        value += (np.log(total) + beta * of_label).sum()
+        slope += (of_label - (mass * distance).sum(axis=1) / total).sum()
+    return float(value / len(labels)), float(slope / len(labels))

@@ -1,8 +1,6 @@
-"""Binned statistics: by hand, by their properties, over processes, and what they refuse."""
+"""Binned statistics: by hand, by their properties, and what they refuse."""
 
 import functools
-import json
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -12,11 +10,11 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_logits import random_logits
 
-from carot_lib.calibration.bin_stats import FEW, FULL, BinStats, bin_of
+from carot_lib.calibration.bin_stats import MAX_BIN_COUNT, MIN_BIN_COUNT, BinStats, bin_of
 from carot_lib.calibration.label_space import LabelSpace
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 CONFIDENCES = np.array([0.05, 0.3, 0.3, 0.35, 0.35, 0.95, 0.95])
 CORRECT = np.array([0, 1, 0, 1, 1, 1, 0], dtype=bool)
 
-relaxed = settings(deadline=None, max_examples=100)
 samples = st.lists(
     st.tuples(
         st.one_of(st.floats(0, 1), st.sampled_from([k / 10 for k in range(11)])), st.booleans()
@@ -55,7 +52,7 @@ def test_bins_are_right_closed_and_both_ends_belong_to_a_bin():
     assert count.tolist() == [2, 0, 1, 0, 0, 1, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("n_bins", range(1, 51))
+@pytest.mark.parametrize("n_bins", [1, 2, 3, 7, 10, 15, 49, 50])
 def test_every_edge_and_the_float_below_fall_below_it_and_the_float_above_does_not(n_bins):
     edges = np.array([k / n_bins for k in range(1, n_bins)])
     below = list(range(n_bins - 1))
@@ -112,16 +109,6 @@ def test_gaps_of_opposite_sign_cancel_within_a_bin_only():
     # In one bin (.8 + .9) / 2 - 1 / 2 = .35; apart (|.8 - 1| + |.9 - 0|) / 2 = .55.
     assert BinStats.from_confidences([0.8, 0.9], [1, 0], 1).ece() == pytest.approx(0.35)
     assert BinStats.from_confidences([0.8, 0.9], [1, 0], 10).ece() == pytest.approx(0.55)
-
-
-def test_mce_may_leave_small_bins_out():
-    stats = BinStats.from_confidences([0.15, 0.85, 0.85], [True, True, False])
-    # .85 of one sample; .85 - .5 of two
-    assert stats.mce() == pytest.approx(0.85)
-    assert stats.mce(min_count=2) == pytest.approx(0.35)
-    assert stats.mce(min_count=np.int64(2)) == pytest.approx(0.35)
-    with pytest.raises(ValueError, match="no bin holds min_count = 3 samples"):
-        stats.mce(min_count=3)
 
 
 def test_debiasing_subtracts_each_bins_binomial_variance():
@@ -194,7 +181,7 @@ def test_consistency_of_a_large_bin_is_normal_and_of_an_empty_bin_nan():
     np.testing.assert_allclose(high, [np.nan, 0.5 + 0.0979982, np.nan, np.nan], atol=1e-6)
 
 
-@pytest.mark.parametrize("n", [1, FEW - 1, FEW, 1000])
+@pytest.mark.parametrize("n", [1, MIN_BIN_COUNT - 1, MIN_BIN_COUNT, 1000])
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
 def test_consistency_of_certainty_is_a_point(n, confidence):
     low, high = BinStats.from_confidences([confidence] * n, [True] * n, 1).consistency()
@@ -212,24 +199,12 @@ def test_temperature_divides_the_logits():
     assert hot.mean_accuracy() == divided.mean_accuracy()
 
 
-def test_probabilities_and_their_logarithms_agree():
-    logits, labels = random_logits(500, 7)
-    probabilities = torch.tensor(logits).softmax(dim=1)
-    a = BinStats.from_probabilities(probabilities, labels)
-    b = BinStats.from_logits(logits, labels)
-    assert a.count.tolist() == b.count.tolist()
-    assert a.ece() == pytest.approx(b.ece(), abs=1e-9)
-
-
 def test_numpy_torch_and_lists_give_the_same_state():
     logits, labels = random_logits(50, 4)
     expected = BinStats.from_logits(logits, labels).state
     tensor = torch.tensor(logits, requires_grad=True)
     for x, y in ((tensor, torch.tensor(labels)), (logits.tolist(), labels.tolist())):
         np.testing.assert_array_equal(BinStats.from_logits(x, y).state, expected)
-    for dtype in (np.uint8, np.int32, np.uint64):
-        state = BinStats.from_logits(logits, labels.astype(dtype)).state
-        np.testing.assert_array_equal(state, expected)
 
 
 def test_inputs_are_left_as_they_were():
@@ -298,7 +273,7 @@ def test_an_empty_state_refuses_every_number(number):
 
 
 @pytest.mark.parametrize("name", ["accuracy", "confidence"])
-def test_an_empty_state_refuses_the_numbers_of_its_bins(name):
+def test_an_empty_state_has_neither_accuracy_nor_confidence(name):
     with pytest.raises(ValueError, match="no samples"):
         getattr(BinStats.empty(), name)
 
@@ -306,7 +281,6 @@ def test_an_empty_state_refuses_the_numbers_of_its_bins(name):
 # Properties
 
 
-@relaxed
 @given(st.lists(samples, min_size=3, max_size=3), bin_counts)
 def test_adding_is_associative_commutative_and_has_a_neutral_element(three, n_bins):
     a, b, c = (stats_of(pairs, n_bins) for pairs in three)
@@ -315,7 +289,6 @@ def test_adding_is_associative_commutative_and_has_a_neutral_element(three, n_bi
     assert a + BinStats.empty(n_bins) == BinStats.empty(n_bins) + a == a
 
 
-@relaxed
 @given(st.floats(0, 1), st.booleans(), bin_counts)
 def test_the_error_of_one_sample_is_its_gap(confidence, correct, n_bins):
     stats = stats_of([(confidence, correct)], n_bins)
@@ -323,7 +296,6 @@ def test_the_error_of_one_sample_is_its_gap(confidence, correct, n_bins):
         assert error == pytest.approx(abs(confidence - correct), abs=1e-12)
 
 
-@relaxed
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.booleans(), bin_counts)
 def test_if_all_are_right_or_all_wrong_the_ece_is_the_gap_of_the_means(values, correct, n_bins):
     # every bin's gap has the same sign, so none cancel
@@ -333,7 +305,6 @@ def test_if_all_are_right_or_all_wrong_the_ece_is_the_gap_of_the_means(values, c
     assert stats.signed_gap() == pytest.approx(gap, abs=1e-11)
 
 
-@relaxed
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
 def test_no_temperature_changes_the_accuracy(seed, temperature):
     logits, labels = random_logits(50, 6, seed)
@@ -341,7 +312,6 @@ def test_no_temperature_changes_the_accuracy(seed, temperature):
     assert scaled.mean_accuracy() == BinStats.from_logits(logits, labels).mean_accuracy()
 
 
-@relaxed
 @given(samples, bin_counts)
 def test_errors_are_ordered_between_zero_and_one(pairs, n_bins):
     stats = stats_of(pairs, n_bins)
@@ -352,7 +322,6 @@ def test_errors_are_ordered_between_zero_and_one(pairs, n_bins):
     assert stats.ece_debiased() <= rmsce + 1e-12
 
 
-@relaxed
 @given(samples, bin_counts)
 def test_ece_is_at_least_the_gap_of_the_means(pairs, n_bins):
     stats = stats_of(pairs, n_bins)
@@ -361,7 +330,6 @@ def test_ece_is_at_least_the_gap_of_the_means(pairs, n_bins):
     assert abs(stats.signed_gap()) == pytest.approx(gap, abs=1e-11)
 
 
-@relaxed
 @given(samples)
 def test_with_one_bin_all_errors_are_the_gap_of_the_means(pairs):
     stats = stats_of(pairs, 1)
@@ -370,21 +338,18 @@ def test_with_one_bin_all_errors_are_the_gap_of_the_means(pairs):
         assert error == pytest.approx(gap, abs=1e-12)
 
 
-@relaxed
 @given(samples, bin_counts, st.integers(1, 4))
 def test_finer_bins_that_nest_never_lower_the_ece(pairs, n_bins, factor):
     coarse, fine = stats_of(pairs, n_bins), stats_of(pairs, n_bins * factor)
     assert fine.ece() >= coarse.ece() - 1e-11
 
 
-@relaxed
 @given(samples, bin_counts, st.randoms(use_true_random=False))
 def test_any_order_of_the_samples_gives_the_same_bits(pairs, n_bins, random):
     shuffled = random.sample(pairs, len(pairs))
     np.testing.assert_array_equal(stats_of(shuffled, n_bins).state, stats_of(pairs, n_bins).state)
 
 
-@relaxed
 @given(samples, bin_counts, st.data())
 def test_any_split_merged_in_any_order_gives_the_same_bits(pairs, n_bins, data):
     part = data.draw(st.lists(st.integers(0, 4), min_size=len(pairs), max_size=len(pairs)))
@@ -409,7 +374,6 @@ def test_any_size_of_batches_of_logits_gives_the_same_bits(rows):
     assert sum(batches, start=BinStats.empty()) == BinStats.from_logits(logits[:n], labels[:n])
 
 
-@relaxed
 @given(samples, bin_counts, st.integers(2, 5))
 def test_repeating_every_sample_changes_no_error(pairs, n_bins, times):
     once, often = stats_of(pairs, n_bins), stats_of(pairs * times, n_bins)
@@ -418,7 +382,6 @@ def test_repeating_every_sample_changes_no_error(pairs, n_bins, times):
         assert getattr(often, name)() == pytest.approx(getattr(once, name)(), abs=1e-12)
 
 
-@relaxed
 @given(samples, bin_counts)
 def test_test_and_consistency_stay_in_range(pairs, n_bins):
     stats = stats_of(pairs, n_bins)
@@ -442,30 +405,11 @@ def test_a_label_space_is_the_same_as_logits_that_cannot_win():
     logits, labels = random_logits(300, 6)
     buried = logits.copy()
     buried[:, [0, 2, 5]] = -1e4
-    own = np.array([1, 3, 4])
-    masked = BinStats.from_logits(
-        logits, labels % 3, label_space=LabelSpace(6, tuple((int(i),) for i in own))
-    )
-    np.testing.assert_array_equal(masked.state, BinStats.from_logits(buried, own[labels % 3]).state)
+    masked = BinStats.from_logits(logits, labels % 3, label_space=LabelSpace(6, ((1,), (3,), (4,))))
+    assert masked == BinStats.from_logits(buried, np.array([1, 3, 4])[labels % 3])
 
 
 # Bad input
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_not_finite_are_refused(value):
-    scores = np.array([[0.5, 0.5], [value, 0.5]])
-    for make, name in (
-        (BinStats.from_logits, "logits"),
-        (BinStats.from_probabilities, "probabilities"),
-    ):
-        with pytest.raises(ValueError, match=f"{name} must be finite"):
-            make(scores, np.array([0, 1]))
-
-
-def test_no_confidences_are_refused():
-    with pytest.raises(ValueError, match=r"confidences must be \[N\] with N >= 1, got \[0\]"):
-        BinStats.from_confidences(np.zeros(0), np.zeros(0, dtype=bool))
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf])
@@ -475,31 +419,14 @@ def test_confidences_outside_the_unit_interval_are_refused(value):
 
 
 def test_confidences_and_truth_values_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"correct \[1\] does not fit \[2\]"):
+    with pytest.raises(ValueError, match=r"correct \(1,\) does not fit \(2,\)"):
         BinStats.from_confidences([0.5, 0.6], [True])
 
 
-@pytest.mark.parametrize("correct", [[0, 2], [0.5, 1], [np.nan, 1]])
-def test_truth_values_that_are_none_are_refused(correct):
+@pytest.mark.parametrize("correct", [[0, 2], [0.5, 1], [np.nan, 1], ["a", "b"], [None, True]])
+def test_what_is_not_a_truth_value_is_refused(correct):
     with pytest.raises(TypeError, match="correct must hold truth values"):
         BinStats.from_confidences([0.5, 0.6], correct)
-
-
-def test_probabilities_that_do_not_sum_to_one_are_refused():
-    with pytest.raises(ValueError, match=r"must sum to 1, one is off by 0\.2"):
-        BinStats.from_probabilities(np.array([[0.5, 0.5], [0.5, 0.3]]), np.array([0, 1]))
-
-
-@pytest.mark.parametrize("row", [[-0.5, 1.5], [1.5, -0.5], [3.0, 2.0]])
-def test_logits_passed_as_probabilities_are_refused(row):
-    with pytest.raises(ValueError, match="did you pass logits"):
-        BinStats.from_probabilities(np.array([row]), np.array([0]))
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
-def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature):
-    with pytest.raises(ValueError, match="temperature must be positive and finite"):
-        BinStats.from_logits(np.zeros((1, 2)), np.array([0]), temperature=temperature)
 
 
 def test_different_numbers_of_bins_cannot_be_added():
@@ -519,49 +446,30 @@ def test_16_bit_input_is_upcast_with_a_warning():
     with pytest.warns(UserWarning, match="logits have 16 bits"):
         stats = BinStats.from_logits(half, labels)
     assert stats == BinStats.from_logits(half.float(), labels)
-    probabilities = half.float().softmax(dim=1)
-    for dtype in (torch.float16, torch.bfloat16):
-        rounded = probabilities.to(dtype)
-        # rows of rounded probabilities need not sum to 1 closely enough
-        rounded = torch.where(probabilities.argmax(dim=1, keepdim=True) == torch.arange(3), 1.0, 0)
-        with pytest.warns(UserWarning, match="probabilities have 16 bits"):
-            stats = BinStats.from_probabilities(rounded.to(dtype), labels)
-        assert stats == BinStats.from_probabilities(rounded.float(), labels)
     with pytest.warns(UserWarning, match="confidences have 16 bits"):
         BinStats.from_confidences(np.array([0.5], dtype=np.float16), [True])
 
 
 @pytest.fixture
-def _as_in_use(monkeypatch):
-    """No checker of signatures stands before the functions."""
+def _no_type_checker(monkeypatch):
+    """Call the functions as users do, without a check of their signatures."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 MAKERS = {
     "empty": BinStats.empty,
     "from_confidences": functools.partial(BinStats.from_confidences, [0.5], [True]),
-    "from_probabilities": functools.partial(BinStats.from_probabilities, np.eye(2), [0, 1]),
     "from_logits": functools.partial(BinStats.from_logits, np.eye(2), [0, 1]),
     "bin_of": functools.partial(bin_of, np.array([0.5])),
 }
 
 
-@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 @pytest.mark.parametrize("n_bins", [0, -1, 10.0, np.float64(10), True, None, "10", 10**9])
-def test_a_number_of_bins_that_is_none_is_refused(make, n_bins):
-    with pytest.raises(ValueError, match="n_bins must be a positive integer"):
+def test_an_invalid_number_of_bins_is_refused(make, n_bins):
+    with pytest.raises(ValueError, match="n_bins must be an integer in"):
         make(n_bins=n_bins)
-
-
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-@pytest.mark.parametrize("n_bins", [np.int32(7), np.uint8(7), torch.tensor(7)])
-def test_a_number_of_bins_may_be_an_integer_of_any_kind(make, n_bins):
-    if isinstance(made := make(n_bins=n_bins), BinStats):
-        assert made == make(n_bins=7)
-        assert made.n_bins == 7
-    else:
-        np.testing.assert_array_equal(made, make(n_bins=7))
 
 
 def test_there_may_be_more_bins_than_samples():
@@ -569,7 +477,7 @@ def test_there_may_be_more_bins_than_samples():
     assert stats.ece() == pytest.approx(0.15)
 
 
-@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize(
     ("confidences", "error", "message"),
     [
@@ -581,8 +489,6 @@ def test_there_may_be_more_bins_than_samples():
         (0.5, ValueError, r"confidences must be \[N\]"),
         (np.eye(2), ValueError, r"confidences must be \[N\] with N >= 1, got \[2, 2\]"),
         ([[0.5], [0.5, 0.6]], ValueError, "confidences cannot be read as an array"),
-        (np.ma.MaskedArray([0.5, 0.5], [0, 1]), ValueError, "confidences has masked entries"),
-        (torch.eye(2).to_sparse(), ValueError, "confidences cannot be read as an array"),
     ],
 )
 def test_confidences_that_are_no_list_of_numbers_are_refused(confidences, error, message):
@@ -590,58 +496,28 @@ def test_confidences_that_are_no_list_of_numbers_are_refused(confidences, error,
         BinStats.from_confidences(confidences, [True, False])
 
 
-@pytest.mark.parametrize("correct", [["a", "b"], [None, True], [1j, 0], [True, 2]])
-def test_truth_values_of_a_wrong_type_are_refused(correct):
-    with pytest.raises(TypeError, match="correct must hold truth values"):
-        BinStats.from_confidences([0.5, 0.6], correct)
-
-
-@pytest.mark.usefixtures("_as_in_use")
-@pytest.mark.parametrize(
-    ("confidences", "error", "message"),
-    [
-        (np.array([0.5, np.nan]), ValueError, "confidences must be numbers, some are NaN"),
-        (np.array([1, 0]), TypeError, "confidences must be floating-point"),
-        ([[0.5], 0.5], ValueError, "confidences cannot be read as an array"),
-    ],
-)
-def test_what_has_no_bin_is_refused(confidences, error, message):
-    with pytest.raises(error, match=message):
-        bin_of(confidences, 10)
-
-
-@pytest.mark.usefixtures("_as_in_use")
-@pytest.mark.parametrize("shape", [(3, 10), (4, 0), (4,), (4, 2, 2)])
-def test_a_state_of_another_shape_is_refused(shape):
-    with pytest.raises(ValueError, match=r"state must be \[4, bins\], got"):
-        BinStats(np.zeros(shape, dtype=np.int64))
-
-
-@pytest.mark.usefixtures("_as_in_use")
-@pytest.mark.parametrize("state", [np.zeros((4, 3)), [[0]] * 4, None])
-def test_a_state_of_another_type_is_refused(state):
-    with pytest.raises(TypeError, match="state must be an int64 array, got"):
-        BinStats(state)
+def test_nan_has_no_bin():
+    with pytest.raises(ValueError, match="confidences must be numbers, some are NaN"):
+        bin_of(np.array([0.5, np.nan]), 10)
 
 
 def test_more_samples_than_sum_exactly_are_refused_rather_than_wrong():
-    # FULL samples of confidence 1 sum to 2 ** 23 * 2 ** 40 = 2 ** 63, one too many for int64
-    half = BinStats.from_confidences([1.0], [True], 1).state * (FULL // 2)
+    # that many samples of confidence 1 sum to 2 ** 23 * 2 ** 40 = 2 ** 63, one too many for int64
+    half = BinStats.from_confidences([1.0], [True], 1).state * (MAX_BIN_COUNT // 2)
     most = BinStats(half) + BinStats(half - np.array([[1], [1], [2**40], [2**40]]))
-    assert (most.n, most.mean_confidence()) == (FULL - 1, 1.0)
+    assert (most.n, most.mean_confidence()) == (MAX_BIN_COUNT - 1, 1.0)
     with pytest.raises(ValueError, match="too many for exact sums"):
         BinStats(half) + BinStats(half)
 
 
-@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "seed must be a whole number from 0"),
-        ({"seed": 0.5}, "seed must be a whole number from 0"),
-        ({"seed": None}, "seed must be a whole number from 0"),
-        ({"resamples": 0}, "resamples must be a positive integer"),
-        ({"resamples": 1e3}, "resamples must be a positive integer"),
+        ({"seed": -1}, r"seed must be an integer in \[0, "),
+        ({"seed": None}, r"seed must be an integer in \[0, "),
+        ({"resamples": 0}, r"resamples must be an integer in \[1, "),
+        ({"resamples": 1e3}, r"resamples must be an integer in \[1, "),
     ],
 )
 def test_bad_arguments_of_the_test_are_refused(arguments, message):
@@ -649,98 +525,11 @@ def test_bad_arguments_of_the_test_are_refused(arguments, message):
         BinStats.from_confidences([0.5], [True]).p_value(**arguments)
 
 
-@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize("level", [0, 1, -0.1, 1.1, np.nan, None, "0.95"])
 def test_a_level_outside_the_unit_interval_is_refused(level):
     with pytest.raises(ValueError, match="level must be"):
         BinStats.from_confidences([0.5], [True]).consistency(level)
-
-
-# Over processes
-
-PROCESSES = """
-import json, multiprocessing, sys
-import numpy as np
-import torch.distributed as dist
-from carot_lib.calibration.bin_stats import BinStats
-
-def work(rank, shares, file, answers):
-    dist.init_process_group("gloo", init_method=file, rank=rank, world_size=len(shares))
-    start, end = sum(shares[:rank]), sum(shares[: rank + 1])
-    own = BinStats.empty(15)
-    for k in range(start, end, 64):
-        rows = slice(k, min(k + 64, end))
-        own += BinStats.from_logits(logits[rows], labels[rows], 15)
-    before = own.state.copy()
-    merged = own.all_reduce()
-    assert (own.state == before).all()
-    try:
-        BinStats.empty(10 + rank).all_reduce()
-        refused = ""
-    except ValueError as error:
-        refused = str(error)
-    equal = merged == whole and merged.ece() == whole.ece()
-    answers.put({"equal": equal, "n": merged.n, "own": own.n, "refused": refused})
-    dist.destroy_process_group()
-
-generator = np.random.default_rng(0)
-logits = generator.normal(size=(1000, 10)).astype(np.float32) * 3
-labels = generator.integers(0, 10, 1000)
-whole = BinStats.from_logits(logits, labels, 15)
-context = multiprocessing.get_context("fork")  # so that they import torch once
-for number, shares in enumerate(json.loads(sys.argv[2])):
-    answers, file = context.Queue(), f"{sys.argv[1]}/meet{number}"
-    processes = [
-        context.Process(target=work, args=(rank, shares, file, answers), daemon=True)
-        for rank in range(len(shares))
-    ]
-    for process in processes:
-        process.start()
-    print(json.dumps([answers.get(timeout=100) for _ in processes]))
-    for process in processes:
-        process.join(timeout=100)
-        assert process.exitcode == 0
-"""
-
-
-def test_processes_reduce_to_the_bits_of_one_process(tmp_path):
-    # two and four of them, with uneven shares, one of them empty
-    groups = [[993, 7], [1, 700, 0, 299]]
-    ran = subprocess.run(
-        [sys.executable, "-c", PROCESSES, tmp_path.as_uri(), json.dumps(groups)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ran.returncode == 0, ran.stderr
-    for shares, line in zip(groups, ran.stdout.splitlines(), strict=True):
-        answers = json.loads(line)
-        assert sorted(answer["own"] for answer in answers) == sorted(shares)
-        for answer in answers:
-            assert answer["equal"]
-            assert answer["n"] == 1000
-            # the other call had 10, 11, ... bins on the processes, and each of them said so
-            assert answer["refused"] == "n_bins differs between the processes of the group"
-
-
-def test_without_a_process_group_there_is_nothing_to_reduce():
-    stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
-    assert stats.all_reduce() is stats
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_group_on_a_gpu_reduces_to_the_same_bits(tmp_path):
-    torch.distributed.init_process_group(
-        "nccl", init_method=(tmp_path / "meet").as_uri(), rank=0, world_size=1
-    )
-    try:
-        stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
-        assert stats.all_reduce() == stats
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.gpu
@@ -751,7 +540,9 @@ def test_tensors_on_a_gpu_give_the_same_state():
     assert BinStats.from_logits(*on_gpu) == BinStats.from_logits(logits, labels)
 
 
-def test_the_statistics_are_imported_without_torch():
+def test_the_statistics_are_imported_without_what_takes_long():
     modules = "carot_lib.calibration.bin_stats, carot_lib.calibration.metrics"
-    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    slow = "{'torch', 'scipy.stats', 'sklearn', 'pandas'}"
+    code = f"import sys, {modules}; sys.exit(str({slow} & set(sys.modules) or ''))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stderr.strip() == ""

@@ -236,12 +236,12 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     ("logits", "labels", "message"),
     [
         (np.zeros((2, 3)), np.zeros(3, dtype=int), "do not fit"),
-        (np.zeros(3), np.zeros(3, dtype=int), "do not fit"),
+        (np.zeros(3), np.zeros(3, dtype=int), r"logits must be \[N, K\]"),
         (np.zeros((2, 3)), np.zeros((2, 1), dtype=int), "do not fit"),
-        (np.zeros((0, 3)), np.zeros(0, dtype=int), "there are none"),
-        (np.zeros((2, 0)), np.zeros(2, dtype=int), "there are none"),
-        (np.array([[0, np.nan]]), np.array([0]), "not finite"),
-        (np.array([[0, -np.inf]]), np.array([0]), "not finite"),
+        (np.zeros((0, 3)), np.zeros(0, dtype=int), r"logits must be \[N, K\]"),
+        (np.zeros((2, 0)), np.zeros(2, dtype=int), r"logits must be \[N, K\]"),
+        (np.array([[0, np.nan]]), np.array([0]), "must be finite"),
+        (np.array([[0, -np.inf]]), np.array([0]), "must be finite"),
         (np.zeros((2, 3)), np.array([0, 3]), r"labels must be in \[0, 3\)"),
         (np.zeros((2, 3)), np.array([-1, 0]), r"labels must be in \[0, 3\)"),
     ],
@@ -256,7 +256,7 @@ def test_arrays_that_make_no_predictions_are_refused_with_the_sets_name(
 
 
 def test_logits_of_another_number_of_classes_than_the_label_space_are_refused():
-    with pytest.raises(ValueError, match=r"on sketch: logits \(2, 4\) .* label space of 5"):
+    with pytest.raises(ValueError, match=r"on sketch: logits must be \[N, 5\], got"):
         shorten(np.zeros((2, 4)), np.zeros(2, dtype=int), COARSE)
 
 

@@ -10,25 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_logits import random_logits
 
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.scores import (
-    MOST,
-    MOST_ROWS,
-    Scores,
+    CHUNK_SIZE,
+    MAX_SIZE,
     as_array,
-    check_choice,
-    check_fraction,
     check_integer,
-    check_scores,
+    check_level,
     check_temperature,
+    read_logits,
+    softmax,
     top_confidences,
 )
-
-relaxed = settings(deadline=None, max_examples=100)
 
 
 def assert_same_bits(found, expected):
@@ -84,7 +81,6 @@ def test_one_class_is_certain():
 # Properties
 
 
-@relaxed
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_temperature_changes_no_prediction_and_higher_ones_lower_confidence(seed, k, one, other):
     logits, labels = random_logits(40, k, seed)
@@ -97,7 +93,6 @@ def test_temperature_changes_no_prediction_and_higher_ones_lower_confidence(seed
         assert (hot < cold)[cold < 1 - 1e-9].all() or k == 1
 
 
-@relaxed
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.randoms(use_true_random=False))
 def test_classes_may_be_listed_in_any_order(seed, k, random):
     logits, labels = random_logits(30, k, seed)
@@ -116,7 +111,7 @@ def test_classes_may_be_listed_in_any_order(seed, k, random):
 def test_any_split_and_memory_layout_give_the_same_bits(
     dtype, n_classes, order, subset, temperature
 ):
-    logits, labels = random_logits(MOST_ROWS + 900, n_classes)
+    logits, labels = random_logits(CHUNK_SIZE // n_classes + 900, n_classes)
     space = LabelSpace(n_classes, tuple((i,) for i in range(0, n_classes, 2))) if subset else None
     labels = labels // 2 if subset else labels
     logits = np.array(logits, dtype=dtype, order=order)
@@ -131,7 +126,7 @@ def test_any_split_and_memory_layout_give_the_same_bits(
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16, None])
 def test_any_number_of_threads_gives_the_same_bits(threads, monkeypatch):
-    logits, labels = random_logits(3 * MOST_ROWS + 5, 20)
+    logits, labels = random_logits(3 * CHUNK_SIZE // 20 + 5, 20)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     expected = top_confidences(logits, labels)
     monkeypatch.setattr(os, "cpu_count", lambda: threads)
@@ -150,10 +145,8 @@ FORMS = {
     "every other row": lambda values: np.repeat(values, 2, axis=0)[::2],
     "backwards": lambda values: values[::-1].copy()[::-1],
     "big-endian": lambda values: values.astype(values.dtype.newbyteorder(">")),
-    "masked array without a mask": np.ma.MaskedArray,
     "memory map": lambda values: values.view(np.memmap),
     "list": lambda values: values.tolist(),
-    "tuple of arrays": tuple,
     "tensor": torch.tensor,
     "transposed tensor": lambda values: torch.tensor(values.T.copy()).t(),
     "pandas": lambda values: (pd.Series if values.ndim == 1 else pd.DataFrame)(values),
@@ -183,12 +176,6 @@ def test_labels_may_be_integers_of_any_kind(dtype):
     assert_same_bits(top_confidences(logits, labels.astype(dtype)), top_confidences(logits, labels))
 
 
-def test_wider_floats_are_read_as_double():
-    logits, labels = random_logits(70, 5)
-    wide = logits.astype(np.longdouble)
-    assert_same_bits(top_confidences(wide, labels), top_confidences(logits, labels))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("array", [False, True])
 def test_sixteen_bits_warn_and_are_the_same_as_upcast_input(dtype, array):
@@ -205,16 +192,11 @@ def test_sixteen_bits_warn_and_are_the_same_as_upcast_input(dtype, array):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_tensors_on_a_gpu_give_the_same_bits_and_are_moved_in_pieces():
+def test_tensors_on_a_gpu_give_the_same_bits():
     logits, labels = random_logits(20_000, 100)
     expected = top_confidences(logits, labels)
     on_gpu = torch.tensor(logits, device="cuda"), torch.tensor(labels, device="cuda")
-    tracemalloc.start()
-    try:
-        assert_same_bits(top_confidences(*on_gpu), expected)
-        assert tracemalloc.get_traced_memory()[1] < logits.nbytes
-    finally:
-        tracemalloc.stop()
+    assert_same_bits(top_confidences(*on_gpu), expected)
 
 
 def test_little_memory_is_needed_beyond_the_logits(monkeypatch):
@@ -233,15 +215,17 @@ def test_little_memory_is_needed_beyond_the_logits(monkeypatch):
     assert peak < 4_000_000
 
 
-def test_checked_scores_are_what_was_given_where_that_will_do():
+def test_logits_are_read_without_a_copy():
     logits, labels = random_logits(10, 4)
-    checked, _ = check_scores(logits, labels, "logits")
-    assert checked is logits
-    checked, _ = check_scores(logits, labels, "logits", LabelSpace.identity(4))
-    assert checked is logits
-    space = LabelSpace(4, ((3,), (1, 2)))
-    projected, _ = check_scores(torch.tensor(logits), labels % 2, "logits", space)
-    np.testing.assert_array_equal(projected, space.project(logits))
+    assert read_logits(logits, labels)[0] is logits
+    tensor = torch.tensor(logits)
+    assert np.shares_memory(read_logits(tensor, labels)[0], tensor.numpy())
+
+
+def test_softmax_by_hand_and_of_large_logits():
+    # 1 : 3, and 1 : 0 where the difference is beyond double precision
+    np.testing.assert_allclose(softmax(np.array([[0, np.log(3)]])), [[0.25, 0.75]])
+    assert softmax(np.array([[1e30, -1e30]])).tolist() == [[1.0, 0.0]]
 
 
 # Bad input
@@ -250,60 +234,36 @@ Y = np.array([0, 1])
 BAD_LOGITS = {
     "NaN": ([[0.0, np.nan], [0.0, 1.0]], ValueError, "logits must be finite"),
     "inf": ([[0.0, np.inf], [0.0, 1.0]], ValueError, "logits must be finite"),
-    "mask": ([[0.0, -np.inf], [0.0, 1.0]], ValueError, "masked class belongs in `label_space`"),
+    "mask": ([[0.0, -np.inf], [0.0, 1.0]], ValueError, "to mask a class, use `label_space`"),
     "least float32": (
         np.full((2, 2), np.finfo(np.float32).min),
         ValueError,
-        "masked class belongs in `label_space`",
+        "to mask a class, use `label_space`",
     ),
     "no samples": (np.zeros((0, 2)), ValueError, r"logits must be \[N, K\] .* got shape \[0, 2\]"),
     "no classes": (np.zeros((2, 0)), ValueError, r"logits must be \[N, K\]"),
     "one axis": (np.zeros(2), ValueError, r"logits must be \[N, K\]"),
     "three axes": (np.zeros((2, 2, 1)), ValueError, r"logits must be \[N, K\]"),
-    "a number": (1.0, ValueError, r"logits must be \[N, K\]"),
     "None": (None, ValueError, r"logits must be \[N, K\]"),
-    "a dictionary": ({"logits": 1}, ValueError, r"logits must be \[N, K\]"),
     "ragged": ([[0.0, 1.0], [0.0]], ValueError, "logits cannot be read as an array"),
     "integers": ([[0, 1], [1, 0]], TypeError, "logits must be floating-point"),
     "truth values": (np.eye(2, dtype=bool), TypeError, "logits must be floating-point"),
     "complex": (np.eye(2) * 1j, TypeError, "logits must be floating-point"),
     "words": ([["a", "b"], ["c", "d"]], TypeError, "logits must be floating-point"),
-    "objects": (np.array([[None, 1.0], [2.0, 3.0]]), TypeError, "logits must be floating-point"),
-    "dates": (np.zeros((2, 2), "M8[D]"), TypeError, "logits must be floating-point"),
-    "masked": (
-        np.ma.MaskedArray(np.zeros((2, 2)), [[0, 1], [0, 0]]),
-        ValueError,
-        "logits has masked entries",
-    ),
     "sparse tensor": (torch.eye(2).to_sparse(), ValueError, "logits cannot be read as an array"),
-    "tensor without data": (
-        torch.zeros(2, 2, device="meta"),
-        ValueError,
-        "logits cannot be read as an array",
-    ),
-    "complex tensor": (torch.eye(2) * 1j, TypeError, "logits must be floating-point"),
-    "tensor of truth values": (torch.eye(2).bool(), TypeError, "logits must be floating-point"),
     "pandas with a gap": (pd.DataFrame([[0.0, None], [1.0, 2.0]]), ValueError, "logits must be"),
 }
 BAD_LABELS = {
     "too large": ([0, 2], ValueError, r"labels must be in \[0, 2\), got 0 to 2"),
     "negative": ([-1, 0], ValueError, r"labels must be in \[0, 2\), got -1 to 0"),
-    "beyond int64": (np.array([0, 2**64 - 1], dtype=np.uint64), ValueError, "got 0 to 1844674"),
     "too few": ([0], ValueError, r"labels \[1\] do not fit logits \[2, 2\]"),
-    "too many": ([0, 1, 1], ValueError, r"labels \[3\] do not fit"),
     "a column": ([[0], [1]], ValueError, r"labels \[2, 1\] do not fit"),
-    "one-hot": (np.eye(2, dtype=int), ValueError, r"labels \[2, 2\] do not fit"),
     "a number": (1, ValueError, r"labels \[\] do not fit"),
     "floats": ([0.0, 1.0], TypeError, "labels must be integers, got float64"),
     "truth values": ([False, True], TypeError, "labels must be integers, got bool"),
-    "complex": (np.zeros(2, complex), TypeError, "labels must be integers, got complex"),
     "words": (["0", "1"], TypeError, "labels must be integers"),
-    "objects": (np.array([0, None]), TypeError, "labels must be integers, got object"),
-    "None": (None, TypeError, "labels must be integers, got object"),
     "ragged": ([[0], [0, 1]], ValueError, "labels cannot be read as an array"),
-    "masked": (np.ma.MaskedArray([0, 1], [0, 1]), ValueError, "labels has masked entries"),
     "pandas with a gap": (pd.Series([0, None]), TypeError, "labels must be integers"),
-    "categories": (pd.Series(["a", "b"], dtype="category"), TypeError, "labels must be integers"),
 }
 
 
@@ -311,8 +271,6 @@ BAD_LABELS = {
 def test_bad_logits_are_refused_by_name(logits, error, message):
     with pytest.raises(error, match=message):
         top_confidences(logits, Y)
-    with pytest.raises(error, match=message):
-        check_scores(logits, Y, "logits")
 
 
 @pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS.values(), ids=BAD_LABELS.keys())
@@ -321,94 +279,72 @@ def test_bad_labels_are_refused_by_name(labels, error, message):
         top_confidences(np.eye(2), labels)
 
 
-@pytest.mark.parametrize("row", [0, 3000, 3 * MOST_ROWS - 1])
+@pytest.mark.parametrize("row", [0, 30_000, 79_999])
 def test_one_bad_number_among_many_is_found_by_whichever_thread(row, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    logits, labels = random_logits(3 * MOST_ROWS, 10)
+    logits, labels = random_logits(80_000, 10)  # three chunks and a bit
     logits[row, 4] = np.nan
     with pytest.raises(ValueError, match="logits must be finite"):
         top_confidences(logits, labels)
 
 
 def test_a_label_space_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="label_space wants 3 columns, logits have 2"):
+    with pytest.raises(ValueError, match=r"logits must be \[N, 3\], got \[2, 2\]"):
         top_confidences(np.eye(2), Y, label_space=LabelSpace(3, ((0,), (1,))))
-    with pytest.raises(ValueError, match="label_space wants 3 columns, logits have 2"):
+    with pytest.raises(ValueError, match=r"logits must be \[N, 3\], got \[2, 2\]"):
         top_confidences(np.eye(2), Y, label_space=LabelSpace.identity(3))
-    # label 1 is hidden by a mask that leaves one class
+    # label 1 is not among the target classes
     with pytest.raises(ValueError, match=r"labels must be in \[0, 1\), got 0 to 1"):
         top_confidences(np.eye(2), Y, label_space=LabelSpace(2, ((0,),)))
 
 
 @pytest.fixture
-def _as_in_use(monkeypatch):
-    """No checker of signatures stands before the functions."""
+def _no_type_checker(monkeypatch):
+    """Call the functions as users do, without a check of their signatures."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-@pytest.mark.usefixtures("_as_in_use")
-@pytest.mark.parametrize("space", [((0,), (1,)), [[0], [1]], 2, "all"])
-def test_something_else_than_a_label_space_is_refused(space):
-    with pytest.raises(TypeError, match="label_space must be a LabelSpace"):
-        top_confidences(np.eye(2), Y, label_space=space)
-
-
-@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize(
-    "value",
-    [0, 0.0, -1.0, np.nan, np.inf, 10**400, 1e-31, 1e31, None, "1", True, 1j, [1.0], np.ones(1)],
+    "value", [0, 0.0, -1.0, np.nan, np.inf, 1e-31, 1e31, None, "1", True, 1j, [1.0], np.ones(1)]
 )
 def test_bad_temperatures_are_refused(value):
     with pytest.raises(ValueError, match="temperature must be positive and finite"):
         top_confidences(np.eye(2), Y, value)
 
 
-@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize("value", [2, np.float16(2), np.float32(2), np.int64(2), 2.0])
 def test_temperatures_may_be_any_real_number(value):
     assert check_temperature(value) == 2.0
     assert type(check_temperature(value)) is float
 
 
-@pytest.mark.usefixtures("_as_in_use")
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize(
-    "value", [0, -3, 2.0, "2", None, True, np.bool_(True), np.nan, [2], np.ones(2, int), MOST + 1]
+    "value", [0, -3, 2.0, "2", None, True, np.bool_(True), np.nan, [2], MAX_SIZE + 1]
 )
-def test_what_is_no_positive_integer_is_refused(value):
-    with pytest.raises(ValueError, match="n_bins must be a positive integer up to 100000, got"):
+def test_an_invalid_integer_is_refused(value):
+    with pytest.raises(ValueError, match=r"n_bins must be an integer in \[1, 100000\], got"):
         check_integer(value, "n_bins")
 
 
-@pytest.mark.parametrize("value", [7, np.int8(7), np.uint64(7), np.array(7), torch.tensor(7)])
+@pytest.mark.usefixtures("_no_type_checker")
+@pytest.mark.parametrize("value", [7, np.int8(7), np.uint64(7)])
 def test_integers_may_be_of_any_kind(value):
     assert check_integer(value, "n_bins") == 7
     assert type(check_integer(value, "n_bins")) is int
 
 
-@pytest.mark.usefixtures("_as_in_use")
-@pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf, None, "half", True])
-def test_what_is_no_fraction_is_refused(value):
-    with pytest.raises(ValueError, match="wanted must be a number, from 0 to 1, got"):
-        check_fraction(value, "wanted")
+@pytest.mark.usefixtures("_no_type_checker")
+@pytest.mark.parametrize("value", [0, 1, -0.01, 1.01, np.nan, np.inf, None, "half", True])
+def test_a_level_outside_the_unit_interval_is_refused(value):
+    with pytest.raises(ValueError, match=r"level must be in \(0, 1\), got"):
+        check_level(value)
 
 
-@pytest.mark.parametrize("value", ["l3", "", "L1"])
-def test_an_unknown_word_is_refused_with_those_that_are_known(value):
-    with pytest.raises(ValueError, match="norm must be one of l1, l2, got"):
-        check_choice(value, "norm", ("l1", "l2"))
-
-
-def test_iterating_yields_every_row_once_in_order():
-    logits, labels = random_logits(2 * MOST_ROWS + 3, 2)
-    scores = Scores(logits, labels)
-    pieces = list(scores)
-    assert len(scores) == len(labels)
-    np.testing.assert_array_equal(np.concatenate([part for part, _ in pieces]), logits)
-    np.testing.assert_array_equal(np.concatenate([truth for _, truth in pieces]), labels)
-
-
-def test_reading_an_array_says_nothing():
+def test_reading_an_array_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert as_array([[1, 2], [3, 4]], "values").tolist() == [[1, 2], [3, 4]]
-        assert as_array(torch.ones(3), "values", slice(1, 2)).tolist() == [1.0]
+        assert as_array(torch.ones(3), "values").tolist() == [1.0] * 3

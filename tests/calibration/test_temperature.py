@@ -4,7 +4,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -72,7 +72,8 @@ def test_all_right_wants_the_coldest_and_all_wrong_the_hottest(criterion, label,
 @pytest.mark.parametrize("criterion", ["ece", "nll"])
 def test_of_equally_good_temperatures_the_nearest_to_one_is_chosen(criterion):
     # equal logits: confidence 1/3 at every temperature
-    choice = select_temperature(np.zeros((6, 3)), np.array([0, 1, 2, 0, 1, 2]), criterion)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    choice = select_temperature(np.zeros((6, 3)), labels, criterion, step=0.1)
     assert choice.temperature == 1.0
     assert not choice.at_bound
 
@@ -97,7 +98,6 @@ def test_the_upper_end_belongs_to_a_grid_whose_step_misses_it():
     assert choice.temperatures.tolist() == [1.0, 1.3, 1.6, 1.9, 2.0]
 
 
-@settings(max_examples=50, deadline=None)
 @example(seed=86798, sharpness=9.0, dtype=np.float64)
 @given(SEEDS, st.floats(0.6, 9), st.sampled_from([np.float32, np.float64]))
 def test_nll_agrees_with_another_optimiser(seed: int, sharpness: float, dtype: type):
@@ -141,7 +141,7 @@ def check_choice(choice: TemperatureChoice, logits: np.ndarray, labels: np.ndarr
 @pytest.mark.parametrize("seed", range(3))
 def test_ece_choice_is_the_best_of_the_grid_by_the_formula(seed: int):
     logits, labels = sample(seed=seed, dtype=np.float32)
-    check_choice(select_temperature(logits, labels), logits, labels)
+    check_choice(select_temperature(logits, labels, step=0.05), logits, labels)
 
 
 @pytest.mark.parametrize(("n", "classes"), [(1, 2), (127, 5), (128, 5), (129, 5), (400, 100)])
@@ -155,7 +155,6 @@ def test_sweep_is_the_formula_at_every_temperature(n: int, classes: int, n_bins:
     np.testing.assert_allclose(nlls, [nll(logits / t, labels) for t in grid], atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
 @given(SEEDS, st.integers(1, 150), st.integers(1, 12), st.floats(0, 40), st.floats(0.05, 5))
 def test_sweep_is_the_formula_for_any_logits_and_ends(
     seed: int, n: int, classes: int, sharpness: float, low: float
@@ -217,7 +216,7 @@ def test_the_choice_says_on_what_it_was_made():
 
 def test_sweep_of_single_precision_logits_is_the_formula_but_for_rounding():
     logits, labels = sample(dtype=np.float32)
-    grid = np.arange(50, 1001) / 100
+    grid = np.arange(50, 1001, 7) / 100
     eces, _ = sweep(logits, labels, grid, 1)
     np.testing.assert_allclose(eces, [direct_ece(logits, labels, t, 1) for t in grid], atol=1e-6)
 
@@ -241,7 +240,6 @@ def test_curve_holds_the_criterion_on_the_grid(criterion):
     np.testing.assert_allclose(choice.values, expected, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
 @given(SEEDS, st.integers(1, 60), st.floats(0, 30), st.sampled_from(["ece", "nll"]))
 def test_the_choice_is_never_worse_than_temperature_one_and_stays_in_range(
     seed: int, n: int, sharpness: float, criterion: str
@@ -254,7 +252,6 @@ def test_the_choice_is_never_worse_than_temperature_one_and_stays_in_range(
         assert min(choice.temperature - 0.5, 10 - choice.temperature) < 1e-3
 
 
-@settings(max_examples=30, deadline=None)
 @given(SEEDS, st.floats(0.7, 1.4))
 def test_scaling_logits_scales_the_temperature_of_least_nll(seed: int, factor: float):
     logits, labels = sample(seed=seed)
@@ -331,7 +328,7 @@ def test_a_grid_too_fine_to_be_meant_is_refused():
 def test_an_unknown_criterion_is_refused(monkeypatch: pytest.MonkeyPatch):
     # as in use, where no checker of signatures stands before the function
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="criterion must be one of ece, nll, got 'brier'"):
+    with pytest.raises(ValueError, match="criterion must be ece or nll, got 'brier'"):
         select_temperature(*sample(), "brier")
 
 
