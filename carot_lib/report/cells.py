@@ -17,7 +17,7 @@ from carot_lib.evaluation import TABLE1_COLUMNS, VALIDATION, EvaluationParams
 from carot_lib.layout import Layout
 from carot_lib.report.claims import CLAIMS
 from carot_lib.report.styles import RUN_NAMES
-from carot_lib.report.tables import TABLE2_RUNS, TITLES, MetricLookup
+from carot_lib.report.tables import TABLES, TITLES, MetricLookup
 
 
 class MetricKey(NamedTuple):
@@ -36,8 +36,7 @@ class MetricKey(NamedTuple):
 
 
 ROW_KEYS = {  # by table: the columns that name a row
-    "table1": ("run",),
-    "table2": ("ema_update",),
+    **{name: (table.key,) for name, table in TABLES.items()},
     "metrics": MetricKey._fields,
     "posthoc": MetricKey._fields,
     "replication": ("claim", "part"),
@@ -47,25 +46,15 @@ ROW_KEYS = {  # by table: the columns that name a row
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table.
+    """One number of a table."""
 
-    Attributes:
-        row: values of the columns that name its row.
-        column: name of its column.
-        printed: the number in the file.
-        interval: its bootstrap interval; None where the table has none.
-        meaning: description of the number.
-        compute: computes it from the metrics of runs.
-        seed: the training seed it belongs to; None for a mean over all.
-    """
-
-    row: dict[str, str]
+    row: dict[str, str]  # values of the columns that name its row
     column: str
-    printed: float
-    interval: tuple[float, float] | None
-    meaning: str
-    compute: Callable[[MetricLookup], float]
-    seed: int | None = None
+    printed: float  # the number in the file
+    interval: tuple[float, float] | None  # bootstrap interval; None where the table has none
+    meaning: str  # description
+    compute: Callable[[MetricLookup], float]  # computes it from the metrics of runs
+    seed: int | None = None  # training seed it belongs to; None for a mean over all
 
     def value(self, lookup: Callable[[MetricKey], float], seeds: Sequence[int]) -> float:
         """The number, computed from those of runs, of which means over the seeds are taken."""
@@ -98,7 +87,7 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     if path.stem not in ROW_KEYS or path.suffix != ".csv":
         tables = ", ".join(f"{name}.csv" for name in ROW_KEYS)
         raise ValueError(f"{path}: no table that can be explained; there are: {tables}")
-    keys, wide = ROW_KEYS[path.stem], path.stem in ("table1", "table2")
+    keys, wide = ROW_KEYS[path.stem], path.stem in TABLES
     table, remaining = pd.read_csv(path, dtype=str), list(words)
     if missing := [key for key in keys if key not in table]:
         raise ValueError(f"{path}: no column {missing[0]!r}: run stage `tables` again")
@@ -120,15 +109,10 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
 def recompute_from_predictions(
     layout: Layout, params: EvaluationParams
 ) -> Callable[[MetricKey], float]:
-    """Compute numbers of metrics.csv and posthoc.csv again, from saved predictions alone.
+    """A function that computes numbers of metrics.csv and posthoc.csv again, not rounded.
 
-    Args:
-        layout: files of the profile.
-        params: how the predictions are evaluated.
-
-    Returns:
-        A function that returns a number, not rounded, and raises FileNotFoundError, naming the
-        stage to run, where predictions are missing. It remembers what it has fitted and measured.
+    It reads saved predictions alone, remembers what it has fitted and measured, and raises
+    FileNotFoundError, naming the stage to run, where predictions are missing.
     """
 
     def load(key: MetricKey, dataset: str) -> Predictions:
@@ -188,9 +172,8 @@ def _source(
             raise ValueError(f"claim {row['claim']} has other parts today: run stage `tables`")
         claim, part = parts[row["claim"], row["part"]]
         return f"{part.statistic} (claim {claim.number}: {claim.text})", part.compute
-    if table in ("table1", "table2"):
-        run = row["run"] if table == "table1" else TABLE2_RUNS[row["ema_update"]]
-        key = TABLE1_COLUMNS[column]
+    if table in TABLES:
+        run, key = TABLES[table].runs[next(iter(row.values()))], TABLE1_COLUMNS[column]
         words = "temperature" if column == "temperature" else TITLES[column]
         return f"{words} of {RUN_NAMES.get(run, run)}", lambda lookup: lookup(run, *key)
     run, key = row["run"], (row["dataset"], row["calibration"], row["metric"])

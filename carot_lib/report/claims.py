@@ -207,8 +207,8 @@ def check_claims(
     """Test each part of each claim; one row per part.
 
     Args:
-        claims: the claims.
-        estimate: result of `estimator`.
+        claims: what is tested.
+        estimate: gives our value and interval, see `estimator`.
         paper: the published numbers.
         margin: largest absolute difference that is not meaningful.
         seeds: number of training seeds behind the numbers.

@@ -30,8 +30,6 @@ from carot_lib.files import write_text
 from carot_lib.layout import Layout
 
 SOURCES = ("carot_lib", "notebooks", "data", "params.yaml", "dvc.yaml", "requirements.txt")
-MINIATURE = ("data", "pretrained")  # branches of it that a profile starting from its model shares
-UNUSED = "search"  # branch that only `make search` reads
 
 
 class SetRecord(BaseModel):
@@ -50,37 +48,22 @@ class FileRecord(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What made the results of a profile.
-
-    Attributes:
-        profile: `miniature`, `imagenet` or `folders`.
-        commit: last commit that changed SOURCES; None without git.
-        uncommitted: files of SOURCES that differ from the commit checked out.
-        params: hash of the parameters, see `params_hash`.
-        date: day of the run, UTC.
-        machine: system, processor, cores and GPUs of the machine that wrote this record.
-        python: version of Python.
-        libraries: versions of the direct requirements.
-        rows: rows of the tables.
-        seeds: training seeds of each row.
-        sets: every set of images, by name.
-        files: every file that a stage wrote to results/<profile>, by its path in there.
-    """
+    """What made the results of a profile."""
 
     model_config = ConfigDict(frozen=True)
 
     profile: str
-    commit: str | None
-    uncommitted: list[str]
-    params: str
-    date: datetime.date
-    machine: str
-    python: str
-    libraries: dict[str, str]
-    rows: list[str]
-    seeds: list[int]
-    sets: dict[str, SetRecord]
-    files: dict[str, FileRecord]
+    commit: str | None  # the last that changed SOURCES; None without git
+    uncommitted: list[str]  # files of SOURCES that differ from the commit checked out
+    params: str  # see `params_hash`
+    date: datetime.date  # day of the run, UTC
+    machine: str  # system, processor, cores and GPUs where this record was written
+    python: str  # version
+    libraries: dict[str, str]  # versions of the direct requirements
+    rows: list[str]  # rows of the tables
+    seeds: list[int]  # training seeds of each row
+    sets: dict[str, SetRecord]  # by name
+    files: dict[str, FileRecord]  # by path in results/<profile>
 
 
 def write_provenance(layout: Layout) -> Provenance:
@@ -186,12 +169,11 @@ def params_hash(layout: Layout) -> str:
     if layout.profile not in tree:
         raise ValueError(f"{layout.params.name}: {layout.profile}: missing")
     branch = tree[layout.profile]
-    kept = {
-        key: value for key, value in tree.items() if key != "profile" and not _is_profile(value)
-    }
-    kept[layout.profile] = {key: value for key, value in branch.items() if key != UNUSED}
-    if branch["pretrained"]["kind"] == "miniature":
-        kept["miniature"] = {key: tree["miniature"][key] for key in MINIATURE}
+    profiles = {key for key, value in tree.items() if "pretrained" in value}
+    kept = {key: value for key, value in tree.items() if key not in {"profile", *profiles}}
+    kept[layout.profile] = {key: value for key, value in branch.items() if key != "search"}
+    if branch["pretrained"]["kind"] == "miniature":  # starts from the model of that profile
+        kept["miniature"] = {key: tree["miniature"][key] for key in ("data", "pretrained")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -204,11 +186,7 @@ def file_hash(path: Path) -> str:
 def commit_of(root: Path) -> tuple[str | None, list[str]]:
     """The last commit that changed SOURCES, and which of them differ from the commit checked out.
 
-    Args:
-        root: the project's folder.
-
-    Returns:
-        None and no file where there is no git, no repository, or another one around the folder.
+    None and no file where there is no git, no repository, or another one around the folder.
     """
     paths = ("--", *SOURCES, ":(exclude)*.md")
     try:
@@ -217,9 +195,8 @@ def commit_of(root: Path) -> tuple[str | None, list[str]]:
         new = _git(root, "ls-files", "--others", "--exclude-standard", "-z", *paths)
     except (OSError, subprocess.CalledProcessError):
         return None, []
-    if not commit:
-        return None, []
-    return commit, sorted(filter(None, (changed + new).split("\0")))
+    files = sorted(filter(None, (changed + new).split("\0")))
+    return (commit, files) if commit else (None, [])
 
 
 def machine() -> str:
@@ -247,10 +224,6 @@ def library_versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):  # some are for the tests only
             versions[name] = version(name)
     return versions
-
-
-def _is_profile(branch: object) -> bool:
-    return isinstance(branch, dict) and "pretrained" in branch
 
 
 def _git(root: Path, *words: str) -> str:

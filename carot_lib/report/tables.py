@@ -1,6 +1,7 @@
 """Tables 1 and 2 from the long table of metrics: alone, against the paper's, and with intervals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,19 @@ TABLE2_RUNS = {
     "double": "carot_update_2x",
     "never": "carot_frozen",
 }
-TABLES = {  # the column that names the rows, the run of each row, the columns of numbers
-    "table1": ("run", {run: run for run in TABLE1_RUNS}, list(TABLE1_COLUMNS)),
-    "table2": ("ema_update", TABLE2_RUNS, ["id_acc", "ood_acc", "id_ece", "ood_ece"]),
+
+
+class Table(NamedTuple):
+    """The column that names the rows of a table, the run of each row, and the other columns."""
+
+    key: str
+    runs: Mapping[str, str]
+    columns: Sequence[str]
+
+
+TABLES = {
+    "table1": Table("run", {run: run for run in TABLE1_RUNS}, list(TABLE1_COLUMNS)),
+    "table2": Table("ema_update", TABLE2_RUNS, ["id_acc", "ood_acc", "id_ece", "ood_ece"]),
 }
 ECES = ("id_ece", "ood_ece", "id_ece_ts", "ood_ece_ts")
 TITLES = {
@@ -152,12 +163,7 @@ def styled(table: pd.DataFrame, names: Mapping[str, str]) -> Styler:
 
 
 def intervals_markdown(metrics: pd.DataFrame, names: Mapping[str, str], level: float) -> str:
-    """The ECEs of Table 1, each with its interval and its noise floor, as Markdown.
-
-    Args:
-        metrics: the long table, with columns low and high.
-        names: names of the runs.
-        level: level of the intervals, in (0, 1).
+    """The ECEs of Table 1 as Markdown, each with its noise floor and its interval of a level.
 
     Raises:
         ValueError: a number is missing; the message names it.
@@ -182,14 +188,7 @@ def posthoc_markdown(
 ) -> str:
     """ID and OOD ECE of each run after each calibration, and what changed, as Markdown.
 
-    Args:
-        posthoc: the long table of all calibrations, with columns low and high.
-        names: names of the runs.
-        calibrations: names of the calibrations, in the order of the rows.
-        level: level of the intervals, in (0, 1).
-
-    Raises:
-        ValueError: a number is missing; the message names it.
+    Args and errors as of `intervals_markdown`; `calibrations` are their names, in order.
     """
     numbers, rows = _by_key(posthoc), []
     for run, seed in dict.fromkeys(zip(posthoc["run"], posthoc["seed"], strict=True)):

@@ -19,6 +19,7 @@ PARAMS = EvaluationParams.model_validate(
         "temperature": {"low": 0.5, "high": 2.0, "step": 0.1},
         "bootstrap": {"resamples": 10, "level": 0.95, "seed": 0},
         "batch_mean_size": 2,
+        "equivalence_margin": 0.01,
     }
 )
 LOGITS = np.log([[0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.9, 0.1]])

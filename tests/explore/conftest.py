@@ -24,6 +24,7 @@ EVALUATION = {
     "temperature": {"low": 0.5, "high": 10.0, "step": 0.01},
     "bootstrap": {"resamples": 10, "level": 0.95, "seed": 0},
     "batch_mean_size": 10,
+    "equivalence_margin": 0.01,
 }
 
 
@@ -35,7 +36,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_clip, class_pro
     (tmp_path / "carot_lib").mkdir()
     tree = {"rows": RUNS, "seeds": [0, 1], "folders": {"evaluation": EVALUATION}}
     layout.params.write_text(yaml.safe_dump(tree))
-    write_text(layout.results / "metrics.csv", "run,seed\n")
+    write_text(layout.tables / "metrics.csv", "run,seed\n")
     write_json(layout.data / "classes.json", {"class_names": NAMES, "label_spaces": {}})
     rng = np.random.default_rng(0)
     for name in SETS:

@@ -77,6 +77,7 @@ folders:
     temperature: {low: 0.5, high: 10.0, step: 0.01}
     bootstrap: {resamples: 10, level: 0.95, seed: 0}
     batch_mean_size: 512
+    equivalence_margin: 0.01
 """
 
 
