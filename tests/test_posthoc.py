@@ -15,7 +15,7 @@ from carot_lib.calibration.metrics import brier, nll
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import load_evaluation
 from carot_lib.layout import Layout
-from carot_lib.report.styles import CALIBRATION_NAMES
+from carot_lib.report.names import CALIBRATION_NAMES
 from carot_lib.report.tables import TABLE1_RUNS, TABLE2_RUNS
 from carot_lib.stages.calibrate import calibrate
 from carot_lib.stages.evaluate import evaluate

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from carot_lib.report.styles import RUN_NAMES
+from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.tables import to_markdown
 
 ROOT = Path(__file__).parents[1]

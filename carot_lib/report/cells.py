@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from carot_lib.report.claims import CLAIMS
-from carot_lib.report.styles import RUN_NAMES
+from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.tables import COLUMNS, TABLE2_RUNS
 from carot_lib.report.verdicts import Value
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from carot_lib.report.styles import RUN_NAMES
+from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.verdicts import Claim, Part, Value
 
 BASELINES = ("ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
+from carot_lib.report.names import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
 from carot_lib.report.tables import (
     COLUMNS,
     TABLE1,
