@@ -105,7 +105,7 @@ def accuracy_ece_plane(points: Mapping[str, pd.DataFrame], baseline: str = "zs")
 def heat_maps(
     rows: Sequence[Mapping[str, Float[np.ndarray, "batch batch"]]],
     names: Sequence[str],
-    scale: tuple[float, float] = (0, 1),
+    scale: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
     """Square matrices of one batch on one colour scale: images down, captions across.
 
@@ -150,7 +150,7 @@ def training_curves(histories: pd.DataFrame) -> Figure:
         for run, table in histories.dropna(subset=term).groupby("run", sort=False):
             means = table.groupby("seed")[term].rolling(SMOOTHED, min_periods=1).mean()
             table = table.assign(loss=means.droplevel("seed"))
-            look = {"errorbar": ("pi", 100), "label": RUN_NAMES[run], **_line(run)}
+            look = {"errorbar": ("pi", 100), "label": RUN_NAMES[run], "legend": False, **_line(run)}
             sns.lineplot(table, x="step", y="loss", ax=ax, **look)
         title = term.replace("_", " ")
         ax.set(title=title, xlabel="optimizer step", ylabel="loss (nats)", ylim=(0, None))
@@ -169,7 +169,7 @@ def shift_profiles(tables: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> F
     figure, axes = plt.subplots(len(tables), 1, figsize=size, sharex=True, squeeze=False)
     for ax, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
         datasets = list(table["dataset"].unique())
-        _points(ax, table, runs, "dataset", datasets, dodge=0.28, linewidth=0.6)
+        _points(ax, table, runs, "dataset", datasets, linewidth=0.6)
         ax.set(xlabel="", ylabel=label)
         ax.grid(axis="y")
     return _finish(figure, grid=False)
@@ -193,8 +193,8 @@ def calibrator_rows(
     figure, axes = plt.subplots(1, len(tables), figsize=(PAGE_WIDTH, 4), sharey=True, squeeze=False)
     last = len(calibrations) - 1
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        options = {"dodge": 0.5, "linestyle": "none", "orient": "h"}
-        _points(ax, table, runs, "calibration", list(calibrations), **options)
+        order = list(calibrations)
+        _points(ax, table, runs, "calibration", order, horizontal=True, linestyle="none")
         ax.axhspan(last - 0.5, last + 0.5, color="#F1F1F1", zorder=0)
         note = {"ha": "right", "va": "center", "size": 7, "color": GREY}
         place = {"transform": ax.get_yaxis_transform(), **note}
@@ -243,27 +243,41 @@ def _finish(figure: Figure, ncols: int = 5, grid: bool = True) -> Figure:
         if grid:
             ax.grid()
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        if ax.get_legend():
-            ax.get_legend().remove()
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols)
     return figure
 
 
 def _points(
-    ax: Axes, table: pd.DataFrame, runs: Sequence[str], by: str, order: list[str], **options: Any
+    ax: Axes,
+    table: pd.DataFrame,
+    runs: Sequence[str],
+    by: str,
+    order: Sequence[str],
+    horizontal: bool = False,
+    **options: Any,
 ) -> None:
-    """Draw values with their intervals side by side, in seaborn's categories.
+    """Draw the value and the interval of each run side by side in each category of column `by`.
 
-    Seaborn computes estimates and intervals: here it is handed both, as three observations.
+    Seaborn would estimate both from samples: it is handed value, low and high as three samples.
     """
     wanted = pd.MultiIndex.from_product([runs, order], names=["run", by])
-    table = table.set_index(["run", by])[["value", "low", "high"]].loc[wanted]
-    stored = table.stack().reset_index(name="number")
-    axes = {"x": by, "y": "number"} if options.get("orient") != "h" else {"x": "number", "y": by}
-    how = {"estimator": lambda v: v.iloc[0], "errorbar": lambda v: (v.iloc[1], v.iloc[2])}
-    look = {"palette": [colour_of(run) for run in runs], "err_kws": {"linewidth": 0.9}}
-    options |= {**axes, **how, **look, "hue": "run", "hue_order": runs, "order": order}
-    sns.pointplot(stored, **options, legend=False, ax=ax)
+    stored = table.set_index(["run", by])[["value", "low", "high"]].loc[wanted]
+    samples = stored.stack().reset_index(name="sample")
+    sns.pointplot(
+        samples,
+        **({"x": "sample", "y": by} if horizontal else {"x": by, "y": "sample"}),
+        hue="run",
+        hue_order=runs,
+        order=order,
+        palette=[colour_of(run) for run in runs],
+        estimator=lambda three: three.iloc[0],
+        errorbar=lambda three: tuple(three.iloc[1:]),
+        err_kws={"linewidth": 0.9},
+        dodge=len(runs) > 1 and 0.1 * len(runs) - 0.1,
+        legend=False,
+        ax=ax,
+        **options,
+    )
     marked = (line for line in ax.lines if line.get_marker() not in ("", "None"))
     for line, run in zip(marked, runs, strict=True):
         line.set(**{**_marker(run, size=5.5), "linestyle": line.get_linestyle()})
