@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from carot_lib.report.styles import RUN_NAMES
+from carot_lib.report.names import RUN_NAMES
 
 
 def report(result: dict[str, Any]) -> str:

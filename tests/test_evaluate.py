@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from carot_lib.report.names import CALIBRATION_NAMES
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.calibrators import Temperature
@@ -16,6 +15,7 @@ from carot_lib.calibration.metrics import brier, nll
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import load_evaluation
 from carot_lib.layout import Layout
+from carot_lib.report.names import CALIBRATION_NAMES
 from carot_lib.report.tables import TABLE1_RUNS, TABLE2_RUNS
 from carot_lib.stages.evaluate import evaluate
 from carot_lib.stages.tables import tables

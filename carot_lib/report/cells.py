@@ -16,7 +16,7 @@ from carot_lib.calibration.reported import fit_calibrator, measure
 from carot_lib.evaluation import TABLE1_COLUMNS, VALIDATION, EvaluationParams
 from carot_lib.layout import Layout
 from carot_lib.report.claims import CLAIMS
-from carot_lib.report.styles import RUN_NAMES
+from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.tables import TABLES, TITLES, MetricLookup
 
 

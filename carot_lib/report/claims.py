@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from carot_lib.calibration.bootstrap import percentile_interval
 from carot_lib.evaluation import TABLE1_COLUMNS
-from carot_lib.report.styles import RUN_NAMES
+from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.tables import TABLE2_RUNS, TITLES, MetricLookup
 
 BASELINES = ("ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls")

@@ -1,18 +1,21 @@
-"""All other figures: they draw what they are given and compute nothing."""
+"""All other figures: they draw the numbers that they are given and compute none."""
 
-import itertools
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox, BboxBase
 
-from carot_lib.report.styles import GREY, INK, RUN_NAMES, colour_of, marker_of
+from carot_lib.report.names import RUN_NAMES
+from carot_lib.report.styles import DASHED, GREY, PAGE_WIDTH, colour_of, marker_of
+
+SMOOTHED = 20  # optimizer steps of a running mean
 
 
 def contact_sheet(
@@ -20,246 +23,264 @@ def contact_sheet(
     captions: Mapping[str, str],
     column_titles: Sequence[str] = (),
 ) -> Figure:
-    """Rows of pictures, each row with a name and a line of caption on its left.
+    """Rows of images, each with its name and a caption on the left.
 
     Args:
-        images: by the name of the row; every row has the same number of pictures. None leaves a
-            place empty.
-        captions: a line for each row.
+        images: images by the name of their row, the same number in each; None leaves a gap.
+        captions: one line for each row.
         column_titles: one for each column, or none.
 
     Raises:
-        ValueError: the rows do not have the same number of pictures.
+        ValueError: the rows do not have the same number of images.
     """
     counts = {len(row) for row in images.values()}
     if len(counts) != 1:
         raise ValueError(f"rows of different lengths: {sorted(counts)}")
     columns = counts.pop()
-    figure, axes = plt.subplots(
-        len(images),
-        columns,
-        figsize=(1.75 + 0.66 * columns, 0.3 * bool(column_titles) + 0.7 * len(images)),
-        squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.06},
-    )
-    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.02, wspace=0, hspace=0)
+    size = (PAGE_WIDTH - 1.3) / columns
+    height = (size + 0.05) * len(images) + 0.45 * bool(column_titles)
+    figure, axes = plt.subplots(len(images), columns, figsize=(PAGE_WIDTH, height), squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
+    text = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for ax, picture in zip(row, pictures, strict=True):
             if picture is not None:
                 ax.imshow(picture, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
-        row[0].annotate(name, (0, 0.5), (-7, 4), weight="bold", size=8.5, va="center", **place)
-        row[0].annotate(
-            captions[name], (0, 0.5), (-7, -7), size=6.5, color=GREY, va="center", **place
-        )
+            sns.despine(ax=ax, left=True, bottom=True)
+        row[0].annotate(name, (0, 0.5), (-6, 1), weight="bold", va="bottom", **text)
+        row[0].annotate(captions[name], (0, 0.5), (-6, -1), size=7, color=GREY, va="top", **text)
     for ax, title in zip(axes[0], column_titles, strict=False):
-        ax.set_title(title, size=6.5, weight="normal", color=GREY, pad=3)
+        title = textwrap.fill(title, 9, break_long_words=False)
+        ax.set_title(title, size=6, weight="normal", color=GREY, pad=3)
     return figure
 
 
 def temperature_curves(
-    ax: Axes, curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]
-) -> None:
-    """ECE against temperature of each run, with a dot where it was chosen.
+    curves: Mapping[str, pd.DataFrame], temperatures: Mapping[str, float]
+) -> Figure:
+    """ECE against temperature of each run, with a marker at the chosen temperature.
 
     Args:
-        ax: where to draw.
         curves: columns temperature and ece, by run.
-        chosen: temperature of each run.
+        temperatures: chosen temperature of each run.
     """
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.9))
     for run, curve in curves.items():
         ax.plot(curve["temperature"], curve["ece"], **_line(run))
-        at = np.interp(chosen[run], curve["temperature"], curve["ece"])
-        ax.plot(chosen[run], at, linestyle="none", markersize=7, zorder=3, **_dot(run))
-        ax.plot([], [], markersize=6, label=RUN_NAMES[run], **_line(run), **_dot(run))
-    ax.axvline(1, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        ece = np.interp(temperatures[run], curve["temperature"], curve["ece"])
+        ax.plot(temperatures[run], ece, zorder=3, **_marker(run))
+    ax.axvline(1, color=GREY, linewidth=0.8, linestyle=DASHED)
     ax.set(xscale="log", xlabel="temperature", ylabel="ECE on ID validation", ylim=(0, None))
     ticks = [0.5, 1, 2, 5, 10]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.grid()
+    return _finish(figure)
 
 
-def accuracy_ece_plane(
-    axes: Iterable[Axes], points: Mapping[str, pd.DataFrame], baseline: str = "zs"
-) -> None:
-    """Methods as points: accuracy to the right, ECE upwards, with intervals; best is low right.
+def accuracy_ece_plane(points: Mapping[str, pd.DataFrame], baseline: str = "zs") -> Figure:
+    """ECE against accuracy, a point with intervals for each run; lower right is best.
 
     Args:
-        axes: one for each set.
-        points: by title of the panel; rows named by run, columns acc, ece and acc_low, acc_high,
-            ece_low, ece_high.
-        baseline: a run whose accuracy and ECE are drawn through as lines.
+        points: by the title of the panel; rows named by run, columns acc, ece and acc_low,
+            acc_high, ece_low, ece_high.
+        baseline: run through whose accuracy and ECE dashed lines are drawn.
     """
-    for ax, (title, table) in zip(axes, points.items(), strict=True):
+    figure, axes = plt.subplots(1, len(points), figsize=(PAGE_WIDTH, 3.4), squeeze=False)
+    for ax, (title, table) in zip(axes[0], points.items(), strict=True):
         for run, row in table.iterrows():
-            # lines from low to high, not error bars, which cannot show a value outside its own
-            # interval: the bootstrap of an ECE is biased upwards
-            whisker = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2}
-            ax.hlines(row["ece"], row["acc_low"], row["acc_high"], **whisker)
-            ax.vlines(row["acc"], row["ece_low"], row["ece_high"], **whisker)
-            look = {"linestyle": "none", "label": RUN_NAMES[run], "zorder": 3, **_dot(run)}
-            size = 10 if run.startswith("carot") else 6.5
-            ax.plot(row["acc"], row["ece"], markersize=size, **look)
-        ax.axvline(table.loc[baseline, "acc"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
-        ax.axhline(table.loc[baseline, "ece"], color=GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
+            # lines from low to high instead of error bars, which cannot show an interval that does
+            # not contain its value: the bootstrap of an ECE is biased upwards
+            look = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2}
+            ax.hlines(row["ece"], row["acc_low"], row["acc_high"], **look)
+            ax.vlines(row["acc"], row["ece_low"], row["ece_high"], **look)
+            ax.plot(row["acc"], row["ece"], zorder=3, **_marker(run))
+        ax.axvline(table.loc[baseline, "acc"], color=GREY, lw=0.7, ls=DASHED, zorder=0)
+        ax.axhline(table.loc[baseline, "ece"], color=GREY, lw=0.7, ls=DASHED, zorder=0)
         ax.set(title=title, xlabel="accuracy", ylabel="ECE", ylim=(0, None))
         ax.margins(x=0.12, y=0.1)
-        ax.grid()
-        _name_points(ax, table)
+    return _finish(figure)
 
 
-def _name_points(ax: Axes, table: pd.DataFrame) -> None:
-    """Write each run's name beside its point, where it covers least of what is there."""
-    ax.figure.draw_without_rendering()  # fixes the place of everything in pixels
-    scale = ax.figure.dpi / 72
-    points = ax.transData.transform(table[["acc", "ece"]].to_numpy())
-    low = ax.transData.transform(table[["acc_low", "ece_low"]].to_numpy())
-    high = ax.transData.transform(table[["acc_high", "ece_high"]].to_numpy())
-    pad = 4 * scale
-    taken = [Bbox.from_extents(*(point - pad), *(point + pad)) for point in points]
-    for (x, y), (left, bottom), (right, top) in zip(points, low, high, strict=True):
-        taken.append(Bbox.from_extents(left, y - pad, right, y + pad))
-        taken.append(Bbox.from_extents(x - pad, bottom, x + pad, top))
-    for (run, _), point in zip(table.iterrows(), points, strict=True):
-        best, least = None, np.inf
-        for distance, angle in itertools.product((9, 14, 20, 28, 38), range(15, 375, 30)):
-            way = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
-            text = ax.annotate(
-                RUN_NAMES[run],
-                point,
-                way * distance,
-                xycoords="figure pixels",
-                textcoords="offset points",
-                ha="left" if way[0] > 0.3 else "right" if way[0] < -0.3 else "center",
-                va="center",
-                size=7,
-                color=colour_of(run),
-            )
-            box = text.get_window_extent()
-            covered = sum(_overlap(box, other) for other in taken)
-            outside = box.width * box.height - _overlap(box, ax.get_window_extent())
-            cost = covered + 5 * outside + 2 * distance * scale
-            if cost < least:
-                if best is not None:
-                    best.remove()
-                best, least = text, cost
-            else:
-                text.remove()
-        taken.append(best.get_window_extent())
-        ends = ax.transData.inverted().transform(point)
-        best.xy, best.xycoords = tuple(ends), "data"
-
-
-def _overlap(one: BboxBase, other: BboxBase) -> float:
-    """Area that two boxes share."""
-    shared = Bbox.intersection(one, other)
-    return 0.0 if shared is None else shared.width * shared.height
-
-
-def matrices(
-    axes: Iterable[Axes],
-    panels: Mapping[str, Float[np.ndarray, "batch batch"]],
-    words: Sequence[str],
-    scale: tuple[float, float] = (0, 1),
-) -> None:
-    """Square matrices of a batch side by side on one scale, images down and captions across.
+def heat_maps(
+    rows: Sequence[Mapping[str, Float[np.ndarray, "batch batch"]]],
+    names: Sequence[str],
+    scale: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
+    """Square matrices of one batch on one colour scale: images down, captions across.
 
     Args:
-        axes: one for each panel.
-        panels: by title.
-        words: what each image shows and each caption names.
-        scale: values of no ink and of full ink; what lies beyond is cut off.
+        rows: panels by title, for each row of the figure.
+        names: what each image shows and each caption names.
+        scale: values of the lightest and the darkest colour; values beyond are clipped.
     """
-    axes = list(axes)
-    for i, (ax, (title, matrix)) in enumerate(zip(axes, panels.items(), strict=True)):
-        shades = ax.imshow(matrix, cmap="Blues", clim=scale, interpolation="nearest")
-        ax.set_title(title, size=8.5)
-        ax.set_xticks(range(len(words)), words, rotation=90, size=5.5)
-        ax.set_yticks(range(len(words)), words if i == 0 else [], size=5.5)
-        ax.set_xlabel("captions", size=7)
-        ax.set_ylabel("images" if i == 0 else "", size=7)
-        ax.tick_params(length=0, pad=2)
-        ax.spines[:].set_visible(True)
-    bar = axes[0].figure.colorbar(shades, ax=axes, shrink=0.5, aspect=14, pad=0.01)
-    bar.ax.tick_params(length=2, labelsize=6)
+    columns = max(map(len, rows))
+    size = min((PAGE_WIDTH - 2.2) / columns, 3)
+    shape = {"figsize": (size * columns + 2.2, (size + 0.25) * len(rows) + 1.3), "squeeze": False}
+    figure, axes = plt.subplots(len(rows), columns, sharex=True, sharey=True, **shape)
+    options = {"square": True, "cmap": "Blues", "vmin": scale[0], "vmax": scale[1], "cbar": False}
+    for i, (line, panels) in enumerate(zip(axes, rows, strict=True)):
+        for ax, (title, matrix) in zip(line, panels.items(), strict=False):
+            sns.heatmap(matrix, xticklabels=names, yticklabels=names, ax=ax, **options)
+            ax.set_title(title, size=8)
+            ax.set_xlabel("captions" if i == len(rows) - 1 else "")
+            ax.set_ylabel("images" if ax is line[0] else "")
+            ax.tick_params(length=0, pad=2, labelsize=6.5)
+            sns.despine(ax=ax, top=False, right=False)
+        for ax in line[len(panels) :]:
+            ax.remove()
+    bar = figure.colorbar(axes[0, 0].collections[0], ax=figure.axes, shrink=0.5, aspect=16)
     bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=6.5)
+    return figure
 
 
-def training_curves(axes: Iterable[Axes], histories: Mapping[str, pd.DataFrame]) -> None:
-    """Loss terms against the optimizer step, one panel a term, smoothed over 20 steps.
+def training_curves(histories: pd.DataFrame) -> Figure:
+    """Loss terms against the optimizer step, one panel each, as running means over 20 steps.
 
-    Args:
-        axes: one for each loss term that occurs.
-        histories: by run; columns step, learning_rate and one a term.
-    """
-    terms = terms_of(histories)
-    for ax, term in zip(axes, terms, strict=True):
-        for run, history in histories.items():
-            if term in history:
-                smooth = history[term].rolling(20, min_periods=1).mean()
-                ax.plot(history["step"], smooth, label=RUN_NAMES[run], **_line(run))
-        ax.set(title=term.replace("_", " "), xlabel="optimizer step", ylabel="loss (nats)")
-        ax.grid()
-
-
-def terms_of(histories: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Names of the loss terms that occur, in order of appearance."""
-    known = ("step", "learning_rate")
-    columns = (c for history in histories.values() for c in history.columns if c not in known)
-    return list(dict.fromkeys(columns))
-
-
-def shifts_profile(ax: Axes, table: pd.DataFrame, runs: Sequence[str], label: str) -> None:
-    """A value of each run on each set, as dots joined by lines, with intervals.
+    With several seeds the line is their mean, in a band from the lowest to the highest.
 
     Args:
-        ax: where to draw.
-        table: columns run, dataset, value, low, high; datasets in the order of drawing.
-        runs: which, in order.
-        label: of the axis.
+        histories: columns run, seed, step, learning_rate and one for each term, which is NaN for
+            runs without it.
     """
-    datasets = list(dict.fromkeys(table["dataset"]))
-    for k, run in enumerate(runs):
-        part = table[table["run"] == run].set_index("dataset").loc[datasets]
-        x = np.arange(len(datasets)) + 0.07 * (k - (len(runs) - 1) / 2)
-        ax.vlines(x, part["low"], part["high"], color=colour_of(run), linewidth=0.9)
-        look = {**_line(run), "linewidth": 0.6, "markersize": 6, "label": RUN_NAMES[run]}
-        ax.plot(x, part["value"], **look, **_dot(run))
-    ax.set_xticks(range(len(datasets)), datasets)
-    ax.set(ylabel=label)
-    ax.tick_params(axis="x", length=0, labelcolor=INK)
-    ax.grid(axis="y")
+    terms = histories.columns.drop(["run", "seed", "step", "learning_rate"])
+    figure, axes = plt.subplots(1, len(terms), figsize=(PAGE_WIDTH, 2.6), squeeze=False)
+    for ax, term in zip(axes[0], terms, strict=True):
+        for run, table in histories.dropna(subset=term).groupby("run", sort=False):
+            means = table.groupby("seed")[term].rolling(SMOOTHED, min_periods=1).mean()
+            table = table.assign(loss=means.droplevel("seed"))
+            look = {"errorbar": ("pi", 100), "label": RUN_NAMES[run], "legend": False, **_line(run)}
+            sns.lineplot(table, x="step", y="loss", ax=ax, **look)
+        title = term.replace("_", " ")
+        ax.set(title=title, xlabel="optimizer step", ylabel="loss (nats)", ylim=(0, None))
+    return _finish(figure)
+
+
+def shift_profiles(tables: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> Figure:
+    """Values of each run on each data set, as points joined by lines, with intervals.
+
+    Args:
+        tables: by the label of the axis; columns run, dataset, value, low, high; data sets in the
+            order of drawing.
+        runs: runs to draw, in this order.
+    """
+    size = (PAGE_WIDTH, 2.1 * len(tables) + 0.4)
+    figure, axes = plt.subplots(len(tables), 1, figsize=size, sharex=True, squeeze=False)
+    for ax, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
+        datasets = list(table["dataset"].unique())
+        _points(ax, table, runs, "dataset", datasets, linewidth=0.6)
+        ax.set(xlabel="", ylabel=label)
+        ax.grid(axis="y")
+    return _finish(figure, grid=False)
 
 
 def calibrator_rows(
-    ax: Axes, table: pd.DataFrame, runs: Sequence[str], titles: Mapping[str, str], apart: str
-) -> None:
-    """A value of each run after each calibration, a row a calibration, with intervals.
+    tables: Mapping[str, pd.DataFrame],
+    runs: Sequence[str],
+    calibrations: Mapping[str, str],
+    label: str = "ECE",
+) -> Figure:
+    """Values of each run after each calibration, one row per calibration, with intervals.
 
     Args:
-        ax: where to draw.
-        table: columns run, calibration, value, low, high.
-        runs: which, in order.
-        titles: of the rows by calibration, from top to bottom.
-        apart: the last row, set off from the others: it is no result but a bound.
+        tables: by the title of the panel; columns run, calibration, value, low, high.
+        runs: runs to draw, in this order.
+        calibrations: names of the rows, from top to bottom; the last row is set apart as a bound
+            that is chosen on the reported set.
+        label: label of the axis of the values.
     """
-    rows = np.array([k + 0.4 * (name == apart) for k, name in enumerate(titles)])
-    ax.axhspan(rows[-1] - 0.5, rows[-1] + 0.5, color="#F1F1F1", zorder=0)
-    note = {"ha": "right", "va": "center", "size": 7, "color": GREY}
-    ax.text(0.98, rows[-1], "chosen on the\nreported set", note, transform=ax.get_yaxis_transform())
-    for k, run in enumerate(runs):
-        part = table[table["run"] == run].set_index("calibration").loc[list(titles)]
-        y = rows + 0.13 * (k - (len(runs) - 1) / 2)
-        ax.hlines(y, part["low"], part["high"], color=colour_of(run), linewidth=0.9)
-        look = {"linestyle": "none", "label": RUN_NAMES[run], **_dot(run)}
-        ax.plot(part["value"], y, markersize=8 if run.startswith("carot") else 5.5, **look)
-    ax.set_yticks(rows, titles.values())
-    ax.set(xlim=(0, None), ylim=(rows[-1] + 0.5, rows[0] - 0.5))
-    ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.grid(axis="x")
+    figure, axes = plt.subplots(1, len(tables), figsize=(PAGE_WIDTH, 4), sharey=True, squeeze=False)
+    last = len(calibrations) - 1
+    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
+        order = list(calibrations)
+        _points(ax, table, runs, "calibration", order, horizontal=True, linestyle="none")
+        ax.axhspan(last - 0.5, last + 0.5, color="#F1F1F1", zorder=0)
+        note = {"ha": "right", "va": "center", "size": 7, "color": GREY}
+        place = {"transform": ax.get_yaxis_transform(), **note}
+        ax.text(0.98, last, "chosen on the\nreported set", **place)
+        ax.set_yticks(range(len(calibrations)), calibrations.values())
+        ax.set(title=title, xlabel=label, ylabel="", xlim=(0, None), ylim=(last + 0.5, -0.5))
+        ax.grid(axis="x")
+    return _finish(figure, grid=False)
+
+
+def wise_ft_curves(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Accuracy under shift against accuracy in distribution, and ECE against alpha.
+
+    Args:
+        table: columns run, alpha, dataset, accuracy, ece, ece_noise_floor.
+        names: names of the data sets, and of `ood`.
+
+    Source: Wortsman et al. 2022, Figure 1 (left); CaRot, Section A.1 for alpha.
+    """
+    figure, (plane, errors) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.5))
+    for run, part in table.groupby("run", sort=False):
+        by_alpha = part.pivot(index="alpha", columns="dataset")
+        accuracy, ece = by_alpha["accuracy"], by_alpha["ece"]
+        mixed = f"wise_{run}"
+        look = _line(mixed)
+        plane.plot(accuracy["id_test"], accuracy["ood"], marker="o", ms=3, **look)
+        for end, which in ((0, "zs"), (1, run)):
+            place = accuracy.loc[end, ["id_test", "ood"]]
+            plane.plot(*place, **_marker(which))
+        label = RUN_NAMES[mixed]
+        errors.plot(ece["id_test"], label=f"{label}, {names['id_test']}", **look)
+        pale = {**look, "alpha": 0.45, "linewidth": 2.5}
+        errors.plot(ece["ood"], label=f"{label}, {names['ood']}", **pale)
+        floor = by_alpha["ece_noise_floor"]["id_test"]
+        errors.plot(floor, color=GREY, lw=0.8, ls=":", label=f"noise floor, {names['id_test']}")
+    plane.margins(0.12)
+    plane.set(xlabel=f"accuracy, {names['id_test']}", ylabel=f"accuracy, {names['ood']}")
+    errors.set(xlabel="alpha, share of the fine-tuned weights", ylabel="ECE", ylim=(0, None))
+    return _finish(figure, ncols=3)
+
+
+def _finish(figure: Figure, ncols: int = 5, grid: bool = True) -> Figure:
+    """Add grid lines and one legend below, with every label once."""
+    handles = {}
+    for ax in figure.axes:
+        if grid:
+            ax.grid()
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols)
+    return figure
+
+
+def _points(
+    ax: Axes,
+    table: pd.DataFrame,
+    runs: Sequence[str],
+    by: str,
+    order: Sequence[str],
+    horizontal: bool = False,
+    **options: Any,
+) -> None:
+    """Draw the value and the interval of each run side by side in each category of column `by`.
+
+    Seaborn would estimate both from samples: it is handed value, low and high as three samples.
+    """
+    wanted = pd.MultiIndex.from_product([runs, order], names=["run", by])
+    stored = table.set_index(["run", by])[["value", "low", "high"]].loc[wanted]
+    samples = stored.stack().reset_index(name="sample")
+    sns.pointplot(
+        samples,
+        **({"x": "sample", "y": by} if horizontal else {"x": by, "y": "sample"}),
+        hue="run",
+        hue_order=runs,
+        order=order,
+        palette=[colour_of(run) for run in runs],
+        estimator=lambda three: three.iloc[0],
+        errorbar=lambda three: tuple(three.iloc[1:]),
+        err_kws={"linewidth": 0.9},
+        dodge=len(runs) > 1 and 0.1 * len(runs) - 0.1,
+        legend=False,
+        ax=ax,
+        **options,
+    )
+    marked = (line for line in ax.lines if line.get_marker() not in ("", "None"))
+    for line, run in zip(marked, runs, strict=True):
+        line.set(**{**_marker(run, size=5.5), "linestyle": line.get_linestyle()})
 
 
 def _line(run: str) -> dict[str, str]:
@@ -267,11 +288,15 @@ def _line(run: str) -> dict[str, str]:
     return {"color": colour_of(run), "linestyle": "--" if run.endswith("_ls") else "-"}
 
 
-def _dot(run: str) -> dict[str, str]:
-    """Marker of a run, open with label smoothing."""
-    face = "white" if run.endswith("_ls") else colour_of(run)
+def _marker(run: str, size: float = 6.5) -> dict[str, Any]:
+    """Look and label of a run's markers, which are open with label smoothing."""
+    colour, marker = colour_of(run), marker_of(run)
     return {
-        "marker": marker_of(run),
-        "markerfacecolor": face,
-        "markeredgecolor": colour_of(run),
+        "marker": marker,
+        "markersize": size * 1.5 if marker == "*" else size,  # a star fills little of its size
+        "markerfacecolor": "white" if run.endswith("_ls") else colour,
+        "markeredgecolor": colour,
+        "markeredgewidth": 1,
+        "linestyle": "none",
+        "label": RUN_NAMES[run],
     }

@@ -12,7 +12,8 @@ from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import EvaluationParams, RowParams, load_evaluation, load_rows
 from carot_lib.files import read_json, reading
 from carot_lib.layout import Layout, find_root
-from carot_lib.report.styles import RUN_NAMES, dataset_names, save_figure
+from carot_lib.report.names import RUN_NAMES, dataset_names
+from carot_lib.report.styles import save_figure
 
 INTERVAL = ["value", "low", "high"]
 
@@ -58,8 +59,10 @@ class Report:
         return read_table(folder / "temperature_curve.csv")
 
     def history(self, run: str) -> pd.DataFrame:
-        """Loss terms of the training by step."""
-        return read_table(self.layout.model(run, self.seed) / "history.csv")
+        """Loss terms of the training of every seed: columns seed, step and those of the history."""
+        paths = {seed: self.layout.model(run, seed) / "history.csv" for seed in self.rows.seeds}
+        tables = {seed: read_table(path) for seed, path in paths.items()}
+        return pd.concat(tables, names=["seed"]).reset_index("seed").reset_index(drop=True)
 
     def stats(self, run: str, dataset: str, calibration: str = "none") -> BinStats:
         """Binned predictions of a run on a set, without or with its temperature."""
@@ -82,14 +85,14 @@ class Report:
 
     def grid(
         self, runs: Sequence[str], datasets: Sequence[str], calibration: str = "none"
-    ) -> tuple[dict[str, dict[str, BinStats]], dict[str, dict[str, tuple[float, float]]]]:
-        """What `reliability_grid` draws: statistics and intervals, by the paper's names."""
+    ) -> tuple[dict[str, dict[str, BinStats]], dict[str, dict[str, tuple[float, float]]], float]:
+        """Arguments of `reliability_grid`: statistics, intervals of the ECEs and their level."""
         stats, intervals = {}, {}
         for dataset in datasets:
             name = self.names[dataset]
             stats[name] = {RUN_NAMES[r]: self.stats(r, dataset, calibration) for r in runs}
             intervals[name] = {RUN_NAMES[r]: self.interval(r, dataset, calibration) for r in runs}
-        return stats, intervals
+        return stats, intervals, self.evaluation.bootstrap.level
 
     def plane(self, runs: Sequence[str], dataset: str, calibration: str = "none") -> pd.DataFrame:
         """What `accuracy_ece_plane` draws: acc, ece and their intervals, by run."""
@@ -103,7 +106,7 @@ class Report:
     def profile_of_shifts(
         self, runs: Sequence[str], datasets: Sequence[str], metric: str, calibration: str = "none"
     ) -> pd.DataFrame:
-        """What `shifts_profile` draws: run, dataset (by name), value, low, high."""
+        """What `shift_profiles` draws: run, dataset (by name), value, low, high."""
         part = self.select(metric, calibration, self.seed)
         wanted = pd.MultiIndex.from_product([runs, datasets], names=["run", "dataset"])
         table = part.loc[wanted].reset_index()

@@ -24,7 +24,7 @@ from carot_lib.report.claims import (
     paper_lookup,
     saved_lookups,
 )
-from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
+from carot_lib.report.names import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
 from carot_lib.report.tables import (
     compare_with_paper,
     intervals_markdown,

@@ -5,11 +5,6 @@ import time
 
 import numpy as np
 import pytest
-
-from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.calibration.label_space import LabelSpace
-from carot_lib.calibration.metrics import ece, nll
-from carot_lib.calibration.predictions import Predictions
 from carot_lib.explore.calibration import (
     LiveDiagram,
     Point,
@@ -17,6 +12,11 @@ from carot_lib.explore.calibration import (
     points,
     slider_temperatures,
 )
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.label_space import LabelSpace
+from carot_lib.calibration.metrics import ece, nll
+from carot_lib.calibration.predictions import Predictions
 from carot_lib.report.results import Report
 
 rng = np.random.default_rng(0)

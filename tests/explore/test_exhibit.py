@@ -5,10 +5,9 @@ from io import BytesIO
 
 import ipywidgets as widgets
 import numpy as np
+from carot_lib.explore.exhibit import SHARPNESS, VIEW, Canvas, InteractiveFigure
 from matplotlib.figure import Figure
 from PIL import Image
-
-from carot_lib.explore.exhibit import SHARPNESS, VIEW, Canvas, InteractiveFigure
 
 
 def drawing(height: float) -> tuple[Figure, object]:

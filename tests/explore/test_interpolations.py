@@ -2,12 +2,12 @@
 
 import matplotlib.pyplot as plt
 import pytest
-
 from carot_lib.explore.interpolations import (
     explore_interpolations,
     interpolation_curves,
     read_interpolations,
 )
+
 from carot_lib.report.results import Report
 
 

@@ -5,12 +5,12 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from carot_lib.explore.mistakes import Answer, answer_bars, explore_mistakes, mistakes_page
+from carot_lib.explore.own_image import explore_own_image, read_upload, top_classes
 from PIL import Image
 
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
-from carot_lib.explore.mistakes import Answer, answer_bars, explore_mistakes, mistakes_page
-from carot_lib.explore.own_image import explore_own_image, read_upload, top_classes
 from carot_lib.models.clip import load_classifier
 from carot_lib.report.results import Report
 

@@ -1,6 +1,5 @@
-"""What the figures show: heights, places, words; not how they look."""
+"""What the figures show: numbers, order and words; not how they look."""
 
-import itertools
 from collections.abc import Iterator
 
 import matplotlib as mpl
@@ -10,21 +9,18 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.report.plots import (
     accuracy_ece_plane,
     calibrator_rows,
     contact_sheet,
-    matrices,
-    shifts_profile,
+    heat_maps,
+    shift_profiles,
     temperature_curves,
-    terms_of,
     training_curves,
+    wise_ft_curves,
 )
-from carot_lib.report.reliability import confidence_histogram, reliability_diagram, reliability_grid
-from carot_lib.report.styles import OVER, PALE, UNDER, colour_of, style
+from carot_lib.report.styles import PAGE_WIDTH, colour_of, marker_of, style
 
 mpl.use("agg")
 
@@ -36,137 +32,18 @@ def _figures_are_styled_and_closed() -> Iterator[None]:
     plt.close("all")
 
 
-def sample(*bins: tuple[float, int, int]) -> BinStats:
-    """Predictions by (confidence, how many, how many of them right)."""
-    confidences = np.concatenate([np.full(n, confidence) for confidence, n, _ in bins])
-    correct = np.concatenate([np.arange(n) < right for _, n, right in bins])
-    return BinStats.from_confidences(confidences, correct)
-
-
-def bars(ax: Axes, colour: str, attribute: str = "facecolor") -> list[tuple[float, float, float]]:
-    """Left end, bottom and top of the rectangles of a colour."""
-    wanted = mpl.colors.to_rgba(colour)
-    return [
-        (round(p.get_x(), 6), round(p.get_y(), 6), round(p.get_y() + p.get_height(), 6))
-        for p in ax.patches
-        if isinstance(p, Rectangle) and getattr(p, f"get_{attribute}")() == wanted
-    ]
-
-
 def words(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
-def overlapping(figure: Figure) -> bool:
-    """Whether the legend meets the words below any axis, or anything leaves the page."""
-    figure.canvas.draw()
-    legend = figure.legends[0].get_window_extent()
-    page = figure.bbox
-    for ax in figure.axes:
-        box = ax.get_tightbbox()
-        if box.overlaps(legend) or box.x0 < page.x0 or box.x1 > page.x1 or box.y1 > page.y1:
-            return True
-    return legend.x0 < page.x0 or legend.x1 > page.x1 or legend.y0 < page.y0
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_over_confident_bin_fills_from_accuracy_up_to_confidence():
-    _, ax = plt.subplots()
-    # 100 predictions at .75, 40 right: bar to 40 %, gap from 40 to 75 %; bin 7 starts at
-    # 70 + (10 - 9.4) / 2 = 70.3
-    reliability_diagram(ax, sample((0.75, 100, 40)))
-    assert bars(ax, PALE) == [(70.3, 0, 40)]
-    assert bars(ax, OVER, "edgecolor") == [(70.3, 40, 75)]
-    assert bars(ax, UNDER, "edgecolor") == []
-    assert "ECE 35.0" in words(ax)
-
-
-def test_under_confident_bin_fills_from_confidence_up_to_accuracy():
-    _, ax = plt.subplots()
-    reliability_diagram(ax, sample((0.25, 100, 60)))
-    assert bars(ax, PALE) == [(20.3, 0, 25)]
-    assert bars(ax, UNDER, "edgecolor") == [(20.3, 25, 60)]
-
-
-def test_directions_differ_in_hatch_too_for_grey_print():
-    _, ax = plt.subplots()
-    reliability_diagram(ax, sample((0.25, 100, 60), (0.75, 100, 40)))
-    hatches = {patch.get_hatch() for patch in ax.patches} - {None}
-    assert {hatch[0] for hatch in hatches} == {"/", "\\"}
-
-
-def test_consistency_box_spans_what_chance_explains():
-    _, ax = plt.subplots()
-    # 100 predictions at .5: 50 +- 1.96 * sqrt(100 * .25) = 50 +- 9.8 percent
-    reliability_diagram(ax, sample((0.5, 100, 50)))
-    [(_, low, high)] = bars(ax, "white")
-    assert (low, high) == (pytest.approx(40.2, abs=0.01), pytest.approx(59.8, abs=0.01))
-
-
-def test_a_calibrated_sample_is_called_noise_and_a_wrong_one_is_not():
-    _, (left, right) = plt.subplots(1, 2)
-    reliability_diagram(left, sample((0.5, 100, 51)))
-    reliability_diagram(right, sample((0.5, 100, 90)))
-    assert words(left) == ["ECE 1.0 (noise)"]
-    assert words(right) == ["ECE 40.0"]
-
-
-def test_bins_of_few_samples_are_not_drawn():
-    _, ax = plt.subplots()
-    reliability_diagram(ax, sample((0.55, 9, 0), (0.75, 10, 5)))
-    assert [left for left, _, _ in bars(ax, PALE)] == [70.3]
-
-
-def test_interval_is_printed_in_percent():
-    _, ax = plt.subplots()
-    reliability_diagram(ax, sample((0.75, 100, 40)), interval=(0.301, 0.4))
-    assert "95% CI 30.1–40.0" in words(ax)
-
-
-def test_histogram_shows_shares_accuracy_and_mean_confidence():
-    _, ax = plt.subplots()
-    # 30 of 40 predictions at .95 and 10 at .55: shares 75 and 25 %; mean confidence
-    # (30 * .95 + 10 * .55) / 40 = .85; accuracy (20 + 4) / 40 = .6
-    confidence_histogram(ax, sample((0.95, 30, 20), (0.55, 10, 4)), top=80.0)
-    heights = [bar.get_height() for bar in ax.containers[0]]
-    assert heights == [0, 0, 0, 0, 0, 25, 0, 0, 0, 75]
-    assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([60, 85])
-    assert words(ax) == ["acc 60", "conf 85"]
-    assert ax.get_ylim() == (0, 80)
-
-
-def one_row(*columns: str) -> dict[str, dict[str, BinStats]]:
-    return {"ID test": {column: sample((0.75, 100, 40), (0.95, 300, 200)) for column in columns}}
-
-
-def test_grid_names_methods_sets_and_sample_sizes():
-    figure = reliability_grid({**one_row("ZS", "FT"), "V2": one_row("ZS", "FT")["ID test"]})
-    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert titles == ["ZS", "FT"]
-    names = {text for ax in figure.axes for text in words(ax)}
-    assert {"ID test", "V2", "N = 400"} <= names
-    # one histogram scale: the fullest bin holds 75 %, times 1.12
-    assert {round(ax.get_ylim()[1], 6) for ax in figure.axes} == {100, 84}
-
-
-@pytest.mark.parametrize("columns", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("rows", [1, 5])
-def test_nothing_overlaps_the_legend_or_leaves_the_page(columns: int, rows: int):
-    names = [f"run {i}" for i in range(columns)]
-    stats = {f"set {i}": one_row(*names)["ID test"] for i in range(rows)}
-    assert not overlapping(reliability_grid(stats))
-
-
-def test_grid_refuses_rows_with_other_columns_and_nothing():
-    with pytest.raises(ValueError, match="same columns"):
-        reliability_grid({**one_row("ZS", "FT"), "V2": one_row("ZS")["ID test"]})
-    with pytest.raises(ValueError, match="must be one"):
-        reliability_grid({})
-
-
-def test_grid_refuses_methods_seen_on_different_samples():
-    row = {"ZS": sample((0.75, 100, 40)), "FT": sample((0.75, 90, 40))}
-    with pytest.raises(ValueError, match=r"A have different numbers of samples: \[90, 100\]"):
-        reliability_grid({"A": row})
+def marked(ax: Axes) -> list[list[list[float]]]:
+    """Points of every line with markers."""
+    lines = (line for line in ax.lines if line.get_marker() not in ("", "None"))
+    return [line.get_xydata().tolist() for line in lines]
 
 
 def curve(at: float) -> pd.DataFrame:
@@ -174,90 +51,109 @@ def curve(at: float) -> pd.DataFrame:
     return pd.DataFrame({"temperature": temperatures, "ece": np.abs(temperatures - at) / 10})
 
 
-def test_temperature_curve_has_its_dot_at_the_choice():
-    _, ax = plt.subplots()
-    temperature_curves(ax, {"ft": curve(2.0)}, {"ft": 2.0})
-    dots = [line.get_xydata().tolist() for line in ax.lines if line.get_linestyle() == "None"]
-    assert dots == [[[2.0, 0.0]]]
+def test_temperature_curve_has_its_marker_at_the_choice():
+    figure = temperature_curves({"ft": curve(2.0)}, {"ft": 2.0})
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx([0.15, 0.1, 0, 0.2])
+    assert marked(figure.axes[0]) == [[[2.0, 0.0]]]
 
 
 def test_smoothed_runs_differ_from_plain_ones_by_dashes_and_open_markers():
-    _, ax = plt.subplots()
     runs = {"flyp": 2.0, "flyp_ls": 1.0}
-    temperature_curves(ax, {run: curve(at) for run, at in runs.items()}, runs)
-    plain, smoothed = ax.get_legend_handles_labels()[0]
+    figure = temperature_curves({run: curve(at) for run, at in runs.items()}, runs)
+    plain, plain_marker, smoothed, smoothed_marker = figure.axes[0].lines[:4]
     assert (plain.get_linestyle(), smoothed.get_linestyle()) == ("-", "--")
-    faces = (plain.get_markerfacecolor(), smoothed.get_markerfacecolor())
+    faces = plain_marker.get_markerfacecolor(), smoothed_marker.get_markerfacecolor()
     assert faces == (colour_of("flyp"), "white")
+    assert legend(figure) == ["FLYP", "FLYP w/ LS"]
 
 
-def plane_table(**ece: float) -> pd.DataFrame:
+def plane_table(**changes: float) -> pd.DataFrame:
     row = {"acc": 0.8, "acc_low": 0.79, "acc_high": 0.82, "ece": 0.05, "ece_low": 0.04}
-    return pd.DataFrame([{**row, "ece_high": 0.06, **ece}], index=["zs"])
+    return pd.DataFrame([{**row, "ece_high": 0.06, **changes}], index=["zs"])
 
 
-def segments(ax: Axes) -> list[list[list[float]]]:
-    return [part.tolist() for lines in ax.collections for part in lines.get_segments()]
-
-
-def test_plane_draws_each_interval_from_low_to_high():
-    _, ax = plt.subplots()
-    accuracy_ece_plane([ax], {"ID test": plane_table()})
-    assert segments(ax) == [[[0.79, 0.05], [0.82, 0.05]], [[0.8, 0.04], [0.8, 0.06]]]
-    assert ax.get_title() == "ID test"
-    assert ax.get_legend_handles_labels()[1] == ["ZS"]
-
-
-def test_plane_shows_an_interval_that_does_not_hold_its_value():
+@pytest.mark.parametrize("low", [0.04, 0.051])
+def test_plane_draws_each_interval_from_low_to_high(low: float):
     # the bootstrap of an ECE is biased upwards: .050 with an interval of .051 to .06 occurs
-    _, ax = plt.subplots()
-    accuracy_ece_plane([ax], {"ID test": plane_table(ece_low=0.051)})
-    assert [[0.8, 0.051], [0.8, 0.06]] in segments(ax)
+    figure = accuracy_ece_plane({"ID test": plane_table(ece_low=low)})
+    (ax,) = figure.axes
+    segments = [part.tolist() for lines in ax.collections for part in lines.get_segments()]
+    assert segments == [[[0.79, 0.05], [0.82, 0.05]], [[0.8, low], [0.8, 0.06]]]
+    assert marked(ax)[0] == [[0.8, 0.05]]
+    assert ax.get_title() == "ID test"
 
 
-def test_profile_of_shifts_keeps_the_order_of_sets_and_the_true_intervals():
-    rows = [("zs", "ID test", 0.5, 0.51, 0.6), ("zs", "A", 0.3, 0.2, 0.4)]
-    _, ax = plt.subplots()
-    table = pd.DataFrame(rows, columns=["run", "dataset", "value", "low", "high"])
-    shifts_profile(ax, table, ["zs"], "ECE")
+def test_a_run_of_several_panels_is_once_in_a_legend_outside_the_axes():
+    runs = ["zs", "ft", "flyp", "carot"]
+    table = pd.concat([plane_table(ece=0.05 + 0.003 * k) for k in range(4)]).set_axis(runs)
+    figure = accuracy_ece_plane({"ID": table, "OOD": table})
+    assert legend(figure) == ["ZS", "FT", "FLYP", "CaRot"]
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert not any(ax.get_tightbbox().overlaps(box) for ax in figure.axes)
+
+
+def shifts(*rows: tuple) -> dict[str, pd.DataFrame]:
+    return {"ECE": pd.DataFrame(rows, columns=["run", "dataset", "value", "low", "high"])}
+
+
+def test_profile_of_shifts_keeps_the_order_of_sets_and_the_stored_intervals():
+    # the first interval does not contain its value
+    table = shifts(("zs", "ID test", 0.5, 0.51, 0.6), ("zs", "A", 0.3, 0.2, 0.4))
+    (ax,) = shift_profiles(table, ["zs"]).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["ID test", "A"]
-    assert segments(ax) == [[[0, 0.51], [0, 0.6]], [[1, 0.2], [1, 0.4]]]
+    assert marked(ax) == [[[0, 0.5], [1, 0.3]]]
+    bars = [line.get_xydata().tolist() for line in ax.lines[1:]]
+    assert bars == [[[0, 0.51], [0, 0.6]], [[1, 0.2], [1, 0.4]]]
+    assert ax.lines[0].get_marker() == marker_of("zs")
 
 
 def test_profile_of_a_missing_set_fails():
     rows = [("zs", "ID test", 0.5, 0.4, 0.6), ("zs", "A", 0.3, 0.2, 0.4)]
-    rows.append(("ft", "ID test", 0.5, 0.4, 0.6))
-    table = pd.DataFrame(rows, columns=["run", "dataset", "value", "low", "high"])
     with pytest.raises(KeyError, match="A"):
-        shifts_profile(plt.subplots()[1], table, ["zs", "ft"], "ECE")
+        shift_profiles(shifts(*rows, ("ft", "ID test", 0.5, 0.4, 0.6)), ["zs", "ft"])
+
+
+def history(**terms: list[float]) -> pd.DataFrame:
+    n = len(next(iter(terms.values())))
+    return pd.DataFrame({"step": np.arange(1, n + 1), "learning_rate": 1.0, **terms})
 
 
 def test_training_curves_have_a_panel_for_each_term_in_order():
-    step = np.arange(1, 4)
-    flyp = pd.DataFrame({"step": step, "learning_rate": 1.0, "contrastive": [3.0, 2.0, 1.0]})
-    carot = flyp.assign(distillation=[0.3, 0.2, 0.1])
-    histories = {"flyp": flyp, "carot": carot}
-    assert terms_of(histories) == ["contrastive", "distillation"]
-    _, axes = plt.subplots(1, 2)
-    training_curves(axes, histories)
-    assert [len(ax.lines) for ax in axes] == [2, 1]
+    flyp = history(contrastive=[3.0, 2.0, 1.0]).assign(run="flyp", seed=0)
+    carot = history(contrastive=[3.0, 2.0, 1.0], distillation=[0.3, 0.2, 0.1])
+    histories = pd.concat([flyp, carot.assign(run="carot", seed=0)], ignore_index=True)
+    figure = training_curves(histories)
+    assert [ax.get_title() for ax in figure.axes] == ["contrastive", "distillation"]
+    drawn = [[line for line in ax.lines if len(line.get_xdata())] for ax in figure.axes]
+    assert [len(lines) for lines in drawn] == [2, 1]
     # running means of 3, 2, 1: 3, 2.5, 2
-    assert axes[0].lines[0].get_ydata().tolist() == [3.0, 2.5, 2.0]
+    assert drawn[0][0].get_xydata().tolist() == [[1, 3.0], [2, 2.5], [3, 2.0]]
+    assert legend(figure) == ["FLYP", "CaRot"]
+
+
+def test_several_seeds_are_a_mean_in_a_band():
+    tables = [history(contrastive=[v, v]).assign(run="ft", seed=v) for v in (1, 2, 6)]
+    (ax,) = training_curves(pd.concat(tables, ignore_index=True)).axes
+    assert ax.lines[0].get_ydata().tolist() == [3, 3]
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (1, 6)
 
 
 def test_contact_sheet_shows_every_picture_without_smoothing():
     pictures = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    figure = contact_sheet({"A": pictures, "R": pictures[::-1]}, {"A": "hard", "R": "drawn"}, "xy")
-    images = [ax.images[0] for ax in figure.axes]
+    figure = contact_sheet(
+        {"A": pictures, "R": [*pictures[:1], None]},
+        {"A": "hard", "R": "drawn"},
+        ["x", "umbrella with rain drops"],
+    )
+    images = [ax.images[0] for ax in figure.axes if ax.images]
+    assert len(images) == 3  # a place stays empty
     np.testing.assert_array_equal(images[1].get_array(), pictures[1])
     assert {image.get_interpolation() for image in images} == {"nearest"}
     assert [text for ax in figure.axes for text in words(ax)] == ["A", "hard", "R", "drawn"]
-
-
-def test_contact_sheet_leaves_a_place_empty():
-    picture = np.zeros((4, 4, 3), dtype=np.uint8)
-    figure = contact_sheet({"A": [picture, None]}, {"A": ""})
-    assert [len(ax.images) for ax in figure.axes] == [1, 0]
+    assert figure.axes[1].get_title() == "umbrella\nwith rain\ndrops"
+    assert figure.get_figwidth() == PAGE_WIDTH
 
 
 def test_contact_sheet_refuses_rows_of_different_lengths():
@@ -266,29 +162,19 @@ def test_contact_sheet_refuses_rows_of_different_lengths():
         contact_sheet({"A": pictures, "R": pictures[:1]}, {"A": "", "R": ""})
 
 
-def test_matrices_share_one_scale():
-    _, axes = plt.subplots(1, 2)
-    matrices(axes, {"hard": np.eye(2), "soft": np.full((2, 2), 0.5)}, ["cat", "dog"])
-    assert [ax.images[0].get_clim() for ax in axes] == [(0, 1.0), (0, 1.0)]
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["cat", "dog"]
-    assert axes[1].get_yticklabels() == [] or not axes[1].get_yticklabels()[0].get_text()
-    _, ax = plt.subplots()
-    matrices([ax], {"cosines": np.full((2, 2), 0.25)}, ["cat", "dog"], scale=(-0.1, 0.3))
-    assert ax.images[0].get_clim() == (-0.1, 0.3)
-
-
-def test_plane_writes_names_that_cover_neither_each_other_nor_an_interval():
-    runs = ["zs", "ft", "flyp", "carot"]
-    table = pd.concat([plane_table(ece=0.05 + 0.003 * k) for k in range(4)]).set_axis(runs)
-    figure, ax = plt.subplots(figsize=(4, 4))
-    accuracy_ece_plane([ax], {"ID test": table})
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in ax.texts]
-    assert sorted(text.get_text() for text in ax.texts) == ["CaRot", "FLYP", "FT", "ZS"]
-    for box, other in itertools.combinations(boxes, 2):
-        assert not box.overlaps(other)
-    for point in ax.transData.transform(table[["acc", "ece"]].to_numpy()):
-        assert not any(box.contains(*point) for box in boxes)
+def test_heat_maps_share_one_scale_and_name_rows_and_columns_at_the_edges():
+    rows = [{"hard": np.eye(2)}, {"soft": np.full((2, 2), 0.5), "last": np.eye(2)}]
+    figure = heat_maps(rows, ["cat", "dog"], scale=(-0.1, 1.0))
+    *panels, bar = figure.axes
+    assert [ax.get_title() for ax in panels] == ["hard", "soft", "last"]
+    meshes = [ax.collections[0] for ax in panels]
+    assert {mesh.get_clim() for mesh in meshes} == {(-0.1, 1)}
+    assert meshes[1].get_array().ravel().tolist() == [0.5] * 4
+    assert [ax.get_ylabel() for ax in panels] == ["images", "images", ""]
+    assert [ax.get_xlabel() for ax in panels] == ["", "captions", "captions"]
+    assert [label.get_text() for label in panels[1].get_yticklabels()] == ["cat", "dog"]
+    assert panels[0].get_ylim() == (2, 0)  # the first image on top
+    assert bar.get_ylim() == (-0.1, 1)
 
 
 def calibrated_runs() -> pd.DataFrame:
@@ -297,34 +183,51 @@ def calibrated_runs() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "calibration", "value", "low", "high"])
 
 
-def test_rows_of_calibrations_have_each_runs_value_and_true_interval_side_by_side():
-    _, ax = plt.subplots()
-    titles = {"none": "none", "oracle": "oracle temperature"}
-    calibrator_rows(ax, calibrated_runs(), ["zs", "flyp_ls"], titles, apart="oracle")
+TITLES = {"none": "none", "oracle": "oracle temperature"}
+
+
+def test_rows_of_calibrations_have_each_runs_value_and_stored_interval_side_by_side():
+    figure = calibrator_rows({"ID test": calibrated_runs()}, ["zs", "flyp_ls"], TITLES)
+    (ax,) = figure.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "oracle temperature"]
-    zs, flyp = (line for line in ax.lines if line.get_linestyle() == "None")
-    # two runs, .13 apart, about rows 0 and 1.4, for the oracle stands .4 off the others
-    np.testing.assert_allclose(zs.get_xydata(), [[0.2, -0.065], [0.1, 1.335]])
-    np.testing.assert_allclose(flyp.get_xydata(), [[0.4, 0.065], [0.1, 1.465]])
-    assert flyp.get_markerfacecolor() == "white"
-    np.testing.assert_allclose(segments(ax)[0], [[0.21, -0.065], [0.3, -0.065]])
-    assert ax.get_legend_handles_labels()[1] == ["ZS", "FLYP w/ LS"]
+    zs, flyp = marked(ax)
+    # two runs, .1 apart, about rows 0 and 1
+    np.testing.assert_allclose(zs, [[0.2, -0.05], [0.1, 0.95]])
+    np.testing.assert_allclose(flyp, [[0.4, 0.05], [0.1, 1.05]])
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[0.21, -0.05], [0.3, -0.05]])
+    assert ax.lines[3].get_markerfacecolor() == "white"
+    assert legend(figure) == ["ZS", "FLYP w/ LS"]
 
 
-def test_the_oracle_is_set_off_and_said_to_be_chosen_where_it_is_reported():
-    _, ax = plt.subplots()
-    titles = {"none": "none", "oracle": "oracle temperature"}
-    calibrator_rows(ax, calibrated_runs(), ["zs"], titles, apart="oracle")
+def test_the_oracle_is_set_apart_and_marked_as_chosen_on_the_reported_set():
+    (ax,) = calibrator_rows({"ID test": calibrated_runs()}, ["zs"], TITLES).axes
     (band,) = ax.patches
-    assert (band.get_y(), band.get_height()) == pytest.approx((0.9, 1.0))
+    assert (band.get_y(), band.get_height()) == pytest.approx((0.5, 1.0))
     assert words(ax) == ["chosen on the\nreported set"]
-    # the first row on top, and nothing beyond the band
-    assert ax.get_ylim() == pytest.approx((1.9, -0.5))
+    assert ax.get_ylim() == pytest.approx((1.5, -0.5))  # the first row on top
 
 
 def test_a_run_without_one_of_the_calibrations_fails():
-    table = calibrated_runs().iloc[1:]
     with pytest.raises(KeyError, match="oracle"):
-        calibrator_rows(
-            plt.subplots()[1], table, ["zs"], {"none": "none", "oracle": "oracle"}, "oracle"
-        )
+        calibrator_rows({"ID test": calibrated_runs().iloc[1:]}, ["zs"], TITLES)
+
+
+def test_wise_ft_curves_are_the_numbers_of_the_table():
+    rows = [
+        ("ft", a, d, 0.5 + a / 10 - b, 0.1 + b * a, 0.01)
+        for a in (0.0, 0.4, 1.0)
+        for d, b in (("id_test", 0.0), ("ood", 0.1))
+    ]
+    columns = ["run", "alpha", "dataset", "accuracy", "ece", "ece_noise_floor"]
+    table = pd.DataFrame(rows, columns=columns)
+    figure = wise_ft_curves(table, {"id_test": "ID test", "ood": "OOD"})
+    plane, errors = figure.axes
+    points = [[0.5, 0.4], [0.54, 0.44], [0.6, 0.5]]  # .5 + alpha / 10, and .1 less
+    np.testing.assert_allclose(plane.lines[0].get_xydata(), points)
+    assert marked(plane)[1:] == [pytest.approx(np.array([p])) for p in (points[0], points[2])]
+    inside, shifted, floor = (line.get_xydata().tolist() for line in errors.lines)
+    np.testing.assert_allclose(inside, [[0, 0.1], [0.4, 0.1], [1, 0.1]])
+    np.testing.assert_allclose(shifted, [[0, 0.1], [0.4, 0.14], [1, 0.2]])  # .1 + .1 alpha
+    np.testing.assert_allclose(floor, [[0, 0.01], [0.4, 0.01], [1, 0.01]])
+    ends = ["ZS", "FT", "WiSE-FT, ID test", "WiSE-FT, OOD", "noise floor, ID test"]
+    assert legend(figure) == ends

@@ -1,4 +1,4 @@
-"""Reliability grids: legend, intervals of each panel, words off the lines, whole files."""
+"""Reliability diagrams: heights of bars, gaps and boxes, words, and the layout of grids."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.report.reliability import (
-    FEW,
+    MIN_BIN_COUNT,
     confidence_histogram,
-    legend_handles,
     reliability_diagram,
     reliability_grid,
 )
-from carot_lib.report.styles import OVER, PALE, UNDER, save_figure, style
+from carot_lib.report.styles import OVER, PAGE_WIDTH, PALE, UNDER, save_figure, style
 
 mpl.use("agg")
 
-# of each bin: how many samples, and which share of them is right
+# for each bin: number of samples, and the share of them that is right
 BINS = st.lists(st.tuples(st.integers(0, 60), st.floats(0, 1)), min_size=10, max_size=10).filter(
     lambda bins: sum(n for n, _ in bins) > 0
 )
@@ -37,186 +37,206 @@ def _figures_are_styled_and_closed() -> Iterator[None]:
     plt.close("all")
 
 
-def sample(bins: list[tuple[int, float]]) -> BinStats:
-    """Samples at the centres of the bins."""
-    centres = (np.arange(len(bins)) + 0.5) / len(bins)
-    confidences = np.repeat(centres, [n for n, _ in bins])
-    correct = np.concatenate([np.arange(n) < round(share * n) for n, share in bins])
-    return BinStats.from_confidences(confidences, correct, len(bins))
+def sample(*bins: tuple[float, int, int]) -> BinStats:
+    """Predictions by (confidence, number, number of right ones)."""
+    confidences = np.concatenate([np.full(n, confidence) for confidence, n, _ in bins])
+    correct = np.concatenate([np.arange(n) < right for _, n, right in bins])
+    return BinStats.from_confidences(confidences, correct)
 
 
-def one_bin(b: int, share: float, n: int = 100) -> BinStats:
-    return sample([(n if i == b else 0, share) for i in range(10)])
+def bars(ax: Axes, colour: str, attribute: str = "facecolor") -> list[tuple[float, float, float]]:
+    """Left end, bottom and top of the rectangles of a colour."""
+    wanted = mpl.colors.to_rgba(colour)
+    return [
+        (round(p.get_x(), 6), round(p.get_y(), 6), round(p.get_y() + p.get_height(), 6))
+        for p in ax.patches
+        if isinstance(p, Rectangle) and getattr(p, f"get_{attribute}")() == wanted
+    ]
 
 
 def words(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
-def heights(ax: Axes, colour: str, edge: bool = False) -> list[float]:
-    """Of the rectangles with this face, or this edge and a hatch."""
-    patches = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
-    wanted = mpl.colors.to_rgba(colour)
-    if edge:
-        return [p.get_height() for p in patches if p.get_hatch() and p.get_edgecolor() == wanted]
-    return [p.get_height() for p in patches if p.get_facecolor() == wanted]
+def overlapping(figure: Figure) -> bool:
+    """Whether the legend overlaps an axis with its labels, or anything leaves the page."""
+    figure.canvas.draw()
+    legend, page = figure.legends[0].get_window_extent(), figure.bbox
+    for ax in figure.axes:
+        box = ax.get_tightbbox()
+        if box.overlaps(legend) or box.x0 < page.x0 or box.x1 > page.x1 or box.y1 > page.y1:
+            return True
+    return legend.x0 < page.x0 or legend.x1 > page.x1 or legend.y0 < page.y0
+
+
+def test_over_confident_bin_fills_from_accuracy_up_to_confidence():
+    _, ax = plt.subplots()
+    # 100 predictions at .75, 40 right: bar to 40 %, gap from 40 to 75 %; bin 7 starts at
+    # 70 + (10 - 9.4) / 2 = 70.3
+    reliability_diagram(ax, sample((0.75, 100, 40)))
+    assert bars(ax, PALE) == [(70.3, 0, 40)]
+    assert bars(ax, OVER, "edgecolor") == [(70.3, 40, 75)]
+    assert bars(ax, UNDER, "edgecolor") == []
+    assert words(ax) == ["ECE 35.0"]
+
+
+def test_under_confident_bin_fills_from_confidence_up_to_accuracy():
+    _, ax = plt.subplots()
+    reliability_diagram(ax, sample((0.25, 100, 60)))
+    assert bars(ax, PALE) == [(20.3, 0, 25)]
+    assert bars(ax, UNDER, "edgecolor") == [(20.3, 25, 60)]
+
+
+def test_directions_differ_in_hatch_too_for_grey_print():
+    _, ax = plt.subplots()
+    reliability_diagram(ax, sample((0.25, 100, 60), (0.75, 100, 40)))
+    hatches = {patch.get_hatch() for patch in ax.patches} - {None}
+    assert {hatch[0] for hatch in hatches} == {"/", "\\"}
 
 
 @given(BINS)
 def test_gaps_weighted_by_their_bins_add_up_to_the_ece(bins: list[tuple[int, float]]):
-    bins = [(n if n >= FEW else 0, share) for n, share in bins]
+    bins = [(n if n >= MIN_BIN_COUNT else 0, share) for n, share in bins]
     bins[9] = (20, 0.5)
-    stats = sample(bins)
+    stats = sample(*((b / 10 + 0.05, n, round(share * n)) for b, (n, share) in enumerate(bins)))
     figure, ax = plt.subplots()
     reliability_diagram(ax, stats)
-    rectangles = [p for p in ax.patches if p.get_hatch()]
-    # the middle of the rectangle says which bin it is of
-    of_bin = [int((p.get_x() + p.get_width() / 2) // 10) for p in rectangles]
-    assert of_bin == list(np.flatnonzero(stats.count))
-    total = sum(stats.count[b] * p.get_height() for b, p in zip(of_bin, rectangles, strict=True))
+    gaps = [p for p in ax.patches if p.get_hatch()]
+    # the middle of a rectangle is in its bin
+    of_bin = [int((p.get_x() + p.get_width() / 2) // 10) for p in gaps]
+    assert sorted(of_bin) == list(np.flatnonzero(stats.count))
+    total = sum(stats.count[b] * p.get_height() for b, p in zip(of_bin, gaps, strict=True))
     assert total / stats.n == pytest.approx(100 * stats.ece(), abs=1e-6)
     plt.close(figure)
 
 
-@given(BINS)
-def test_shares_of_a_histogram_add_up_to_all(bins: list[tuple[int, float]]):
-    figure, ax = plt.subplots()
-    confidence_histogram(ax, sample(bins), top=100.0)
-    assert sum(bar.get_height() for bar in ax.containers[0]) == pytest.approx(100)
-    plt.close(figure)
+def test_bins_of_few_samples_are_in_the_histogram_only():
+    _, (upper, lower) = plt.subplots(2)
+    stats = sample((0.55, 9, 0), (0.75, 10, 5))
+    reliability_diagram(upper, stats)
+    assert [left for left, _, _ in bars(upper, PALE)] == [70.3]
+    confidence_histogram(lower, stats)
+    assert [bar.get_height() > 0 for bar in lower.containers[0]][5:8] == [True, False, True]
 
 
-def test_a_bin_without_a_gap_shows_accuracy_only():
-    _, ax = plt.subplots()
-    # 75 of 100 right at .75
-    reliability_diagram(ax, one_bin(7, 0.75))
-    assert heights(ax, PALE) == pytest.approx([75])
-    assert sum(heights(ax, OVER, edge=True) + heights(ax, UNDER, edge=True)) == pytest.approx(0)
-    assert words(ax) == ["ECE 0.0 (noise)"]
+@pytest.mark.parametrize(("level", "height"), [(0.5, 6.71), (0.95, 19.5), (0.99, 25.63)])
+def test_the_level_is_that_of_the_boxes_and_of_the_legend(level: float, height: float):
+    # half heights .674, 1.96 and 2.576 times sqrt(.45 * .55 / 100) = 4.975 %
+    stats = sample((0.45, 100, 45))
+    figure = reliability_grid({"A": {"ZS": stats}}, {"A": {"ZS": (0.301, 0.4)}}, level)
+    [(_, low, high)] = bars(figure.axes[0], "white")
+    assert high - low == pytest.approx(height, abs=0.01)
+    assert "30.1–40.0" in words(figure.axes[0])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    percent = f"{100 * level:.0f}%"
+    assert {f"{percent} consistency box", f"{percent} interval of ECE"} <= set(labels)
+    assert len(set(labels)) == len(labels)
 
 
-def test_the_level_is_that_of_the_interval_and_of_the_boxes():
-    _, (narrow, wide) = plt.subplots(1, 2)
-    stats = one_bin(4, 0.45)
-    reliability_diagram(narrow, stats, (0.0, 0.1), level=0.5)
-    reliability_diagram(wide, stats, (0.0, 0.1), level=0.99)
-    assert "50% CI 0.0–10.0" in words(narrow)
-    assert "99% CI 0.0–10.0" in words(wide)
-    # half widths .674 and 2.576 times sqrt(.45 * .55 / 100) = 4.975 %: heights 6.71 and 25.63
-    assert heights(narrow, "white") == pytest.approx([6.71], abs=0.01)
-    assert heights(wide, "white") == pytest.approx([25.63], abs=0.01)
-    labels = [handle.get_label() for handle in legend_handles(0.99)]
-    assert "99% consistency box" in labels
+def test_an_ece_is_called_noise_by_a_test_of_that_level():
+    _, axes = plt.subplots(1, 3)
+    # 60 of 100 right at .5: two standard errors
+    stats = sample((0.5, 100, 60))
+    assert 0.03 < stats.p_value() < 0.05
+    reliability_diagram(axes[0], stats, level=0.97)
+    reliability_diagram(axes[1], stats, level=0.95)
+    reliability_diagram(axes[2], sample((0.5, 100, 90)))
+    assert [words(ax) for ax in axes] == [["ECE 10.0 (noise)"], ["ECE 10.0"], ["ECE 40.0"]]
 
 
 def test_the_diagonal_is_drawn_from_corner_to_corner():
     _, ax = plt.subplots()
-    reliability_diagram(ax, one_bin(7, 0.75))
+    reliability_diagram(ax, sample((0.75, 100, 75)))
     assert ax.lines[0].get_xydata().tolist() == [[0, 0], [100, 100]]
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 100), (0, 100))
 
 
-@pytest.mark.parametrize(("b", "share", "side"), [(9, 0.9, "left"), (2, 0.3, "right")])
-def test_words_of_a_histogram_stand_where_its_lines_are_not(b: int, share: float, side: str):
+def test_histogram_shows_shares_accuracy_and_mean_confidence():
     _, ax = plt.subplots()
-    confidence_histogram(ax, one_bin(b, share), top=100.0)
+    # 30 of 40 predictions at .95 and 10 at .55: shares 75 and 25 %; mean confidence
+    # (30 * .95 + 10 * .55) / 40 = .85; accuracy (20 + 4) / 40 = .6
+    confidence_histogram(ax, sample((0.95, 30, 20), (0.55, 10, 4)), top=80.0)
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    assert heights == [0, 0, 0, 0, 0, 25, 0, 0, 0, 75]
+    assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([60, 85])
+    assert words(ax) == ["acc 60", "conf 85"]
+    assert ax.get_ylim() == (0, 80)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "side", "colour"),
+    [(0.95, 90, "left", OVER), (0.25, 30, "right", UNDER), (0.75, 22, "center", OVER)],
+)
+def test_numbers_of_a_histogram_stand_where_its_lines_are_not(
+    confidence: float, right: int, side: str, colour: str
+):
+    _, ax = plt.subplots()
+    confidence_histogram(ax, sample((confidence, 100, right)))
     assert {text.get_ha() for text in ax.texts} == {side}
+    assert ax.lines[1].get_color() == ax.texts[1].get_color() == colour
 
 
-@pytest.mark.parametrize(("share", "colour"), [(0.4, OVER), (0.9, UNDER)])
-def test_the_mean_confidence_has_the_colour_of_its_direction(share: float, colour: str):
-    _, ax = plt.subplots()
-    confidence_histogram(ax, one_bin(7, share), top=100.0)
-    # accuracy first, then confidence .75
-    assert ax.lines[1].get_xdata()[0] == pytest.approx(75)
-    assert ax.lines[1].get_color() == colour
-    [accuracy, confidence] = ax.texts
-    assert (accuracy.get_text(), confidence.get_text()) == (f"acc {100 * share:.0f}", "conf 75")
-    assert confidence.get_color() == colour
+def one_row(*columns: str) -> dict[str, dict[str, BinStats]]:
+    return {"ID test": {column: sample((0.75, 100, 40), (0.95, 300, 200)) for column in columns}}
 
 
-def test_every_panel_of_a_grid_prints_its_own_interval_and_ece():
-    stats = {
-        "ID test": {"ZS": one_bin(7, 0.7), "FT": one_bin(7, 0.4)},
-        "A": {"ZS": one_bin(7, 0.2), "FT": one_bin(7, 0.1)},
-    }
+def test_grid_names_methods_sets_and_sample_sizes_at_its_edges():
+    big = sample((0.75, 12_000, 4_000))
+    figure = reliability_grid({**one_row("ZS", "FT"), "V2": {"ZS": big, "FT": big}})
+    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["ZS", "FT"]
+    names = {text for ax in figure.axes for text in words(ax)}
+    assert {"ID test", "V2", "N = 400", "N = 12,000"} <= names
+    # upper and lower of ZS, upper and lower of FT, then the second row
+    below, beside = ["", "", "", "", "", "confidence (%)", "", "confidence (%)"], "accuracy (%)"
+    assert [ax.get_xlabel() for ax in figure.axes] == below
+    assert [ax.get_ylabel() for ax in figure.axes] == [beside, "share (%)", "", ""] * 2
+    # one histogram scale: the fullest bin holds 100 %, times 1.25
+    assert {round(ax.get_ylim()[1], 6) for ax in figure.axes} == {100, 125}
+
+
+def test_every_panel_of_a_grid_prints_its_ece_and_interval():
+    def row(*right: int) -> dict[str, BinStats]:
+        return {name: sample((0.75, 100, n)) for name, n in zip(("ZS", "FT"), right, strict=True)}
+
+    stats = {"ID test": row(70, 40), "A": row(20, 10)}
     intervals = {
         "ID test": {"ZS": (0.01, 0.02), "FT": (0.03, 0.04)},
         "A": {"ZS": (0.05, 0.06), "FT": (0.07, 0.08)},
     }
-    figure = reliability_grid(stats, intervals)
-    printed = [text for ax in figure.axes for text in words(ax) if "CI" in text or "ECE" in text]
-    # .75 - .7, .75 - .4 and so on, row by row
-    assert printed == [
-        "ECE 5.0 (noise)",
-        "95% CI 1.0–2.0",
-        "ECE 35.0",
-        "95% CI 3.0–4.0",
-        "ECE 55.0",
-        "95% CI 5.0–6.0",
-        "ECE 65.0",
-        "95% CI 7.0–8.0",
+    panels = reliability_grid(stats, intervals).axes[::2]
+    assert [words(ax)[:2] for ax in panels] == [  # .75 - .7, .75 - .4 and so on
+        ["ECE 5.0 (noise)", "1.0–2.0"],
+        ["ECE 35.0", "3.0–4.0"],
+        ["ECE 55.0", "5.0–6.0"],
+        ["ECE 65.0", "7.0–8.0"],
     ]
+    panels = reliability_grid(stats).axes[::2]
+    assert not any("–" in text for ax in panels for text in words(ax))
 
 
-def test_a_grid_without_intervals_prints_none():
-    figure = reliability_grid({"A": {"ZS": one_bin(7, 0.2)}})
-    assert not any("CI" in text for ax in figure.axes for text in words(ax))
+@pytest.mark.parametrize("columns", [1, 2, 4, 8])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_nothing_overlaps_the_legend_or_leaves_the_page(columns: int, rows: int):
+    names = [f"run {i}" for i in range(columns)]
+    figure = reliability_grid({f"set {i}": one_row(*names)["ID test"] for i in range(rows)})
+    assert not overlapping(figure)
+    if columns <= 4:
+        assert figure.get_figwidth() <= PAGE_WIDTH  # printed at its own size
 
 
-def test_the_legend_explains_both_directions_once():
-    figure = reliability_grid({"A": {"ZS": one_bin(7, 0.2)}})
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [handle.get_label() for handle in legend_handles()]
-    assert {"over-confident gap", "under-confident gap", "95% consistency box"} <= set(labels)
-    assert len(set(labels)) == len(labels)
-
-
-def test_only_outer_panels_of_a_grid_have_labels():
-    row = {"ZS": one_bin(7, 0.2), "FT": one_bin(7, 0.4)}
-    figure = reliability_grid({"ID test": row, "A": row})
-    # upper and lower of ZS, upper and lower of FT, then the second row
-    below = [ax.get_xlabel() for ax in figure.axes]
-    assert below == ["", "", "", "", "", "confidence (%)", "", "confidence (%)"]
-    beside = [ax.get_ylabel() for ax in figure.axes]
-    assert beside == ["accuracy (%)", "share (%)", "", ""] * 2
-
-
-def test_large_samples_are_counted_with_separators():
-    figure = reliability_grid({"A": {"ZS": one_bin(7, 0.2, n=12_000)}})
-    assert "N = 12,000" in {text for ax in figure.axes for text in words(ax)}
-
-
-def test_a_grid_is_saved_as_three_readable_files_with_its_words_as_text(tmp_path: Path):
-    figure = reliability_grid({"ID test": {"CaRot": one_bin(7, 0.4)}})
-    save_figure(figure, tmp_path / "made", "grid", ("png", "pdf", "svg"))
-    files = sorted(path.name for path in (tmp_path / "made").iterdir())
-    assert files == ["grid.pdf", "grid.png", "grid.svg"]
-    assert (tmp_path / "made" / "grid.pdf").read_bytes().startswith(b"%PDF")
-    assert plt.imread(tmp_path / "made" / "grid.png").ndim == 3
-    drawn = (tmp_path / "made" / "grid.svg").read_text(encoding="utf-8")
-    for word in ("CaRot", "ID test", "ECE 35.0", "N = 100"):
-        assert word in drawn
+def test_grid_refuses_rows_with_other_columns_other_samples_and_nothing():
+    with pytest.raises(ValueError, match="same columns"):
+        reliability_grid({**one_row("ZS", "FT"), "V2": one_row("ZS")["ID test"]})
+    with pytest.raises(ValueError, match="must be one"):
+        reliability_grid({})
+    row = {"ZS": sample((0.75, 100, 40)), "FT": sample((0.75, 90, 40))}
+    with pytest.raises(ValueError, match=r"A have different numbers of samples: \[90, 100\]"):
+        reliability_grid({"A": row})
 
 
 def test_every_file_of_a_grid_has_the_layout_of_the_first(tmp_path: Path):
-    one = sample([(40, 0.1), (60, 0.9)])
-    figure = reliability_grid({"ID": {"ZS": one, "FT": one}, "R": {"ZS": one, "FT": one}})
+    figure = reliability_grid(one_row("ZS", "FT"))
     before = [ax.get_position().bounds for ax in figure.axes]
-    save_figure(figure, tmp_path, "grid", ("png", "pdf", "svg"))
+    save_figure(figure, tmp_path / "new", "grid")
     assert [ax.get_position().bounds for ax in figure.axes] == before
-
-
-def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    figure = reliability_grid({"A": {"ZS": one_bin(7, 0.2)}})
-    (tmp_path / "grid.png").write_bytes(b"old")
-
-    def full_disk(path: Path, **options: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(figure, "savefig", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        save_figure(figure, tmp_path, "grid")
-    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
-    assert (tmp_path / "grid.png").read_bytes() == b"old"
+    assert (tmp_path / "new" / "grid.pdf").read_bytes().startswith(b"%PDF")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from carot_lib.evaluation import TABLE1_COLUMNS
-from carot_lib.report.styles import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
+from carot_lib.report.names import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES
 from carot_lib.report.tables import (
     TABLE1_RUNS,
     TABLE2_RUNS,

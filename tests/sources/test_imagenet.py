@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from carot_lib.stages.check_data import check_data
 from PIL import Image
 from test_shards import write_shard
 
@@ -13,7 +14,6 @@ from carot_lib.data.datasets import read_set
 from carot_lib.layout import Layout
 from carot_lib.sources import imagenet
 from carot_lib.sources.imagenet import ImagenetParams, read_objectnet_mapping
-from carot_lib.stages.check_data import check_data
 from carot_lib.stages.data import data
 
 WORDNET_IDS = ["n01440764", "n01443537", "n02123045", "n03063599"]

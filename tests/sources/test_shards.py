@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from carot_lib.stages.check_data import check_data
 from handwritten_digits import CLASSES, SHIFTS, digit_params, write_digits
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,6 @@ from carot_lib.data.datasets import LabelledSet, read_class_names, read_set, rea
 from carot_lib.data.images import locate
 from carot_lib.layout import Layout
 from carot_lib.sources.shards import index_shard
-from carot_lib.stages.check_data import check_data
 from carot_lib.stages.data import data
 from carot_lib.training.samples import batches, draw_pairs
 
