@@ -207,9 +207,8 @@ def read_wise_ft_curves(report: Report) -> pd.DataFrame:
     Raises:
         FileNotFoundError: stage `wise_ft_curve` has not run.
     """
-    folder = report.layout.results / "wise_ft_curves"
     runs = [row.removeprefix("wise_") for row in report.rows.rows if row.startswith("wise_")]
-    tables = [read_table(folder / f"{run}_seed{report.seed}.csv") for run in runs]
+    tables = [read_table(report.layout.wise_ft_curve(run, report.seed)) for run in runs]
     return pd.concat(tables, ignore_index=True)
 
 

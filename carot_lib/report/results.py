@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.predictions import Predictions
@@ -13,7 +12,6 @@ from carot_lib.evaluation import EvaluationParams, RowParams, load_evaluation, l
 from carot_lib.files import read_json, reading
 from carot_lib.layout import Layout, find_root
 from carot_lib.report.names import RUN_NAMES, dataset_names
-from carot_lib.report.styles import save_figure
 
 INTERVAL = ["value", "low", "high"]
 
@@ -111,10 +109,6 @@ class Report:
         wanted = pd.MultiIndex.from_product([runs, datasets], names=["run", "dataset"])
         table = part.loc[wanted].reset_index()
         return table.assign(dataset=table["dataset"].map(self.names))
-
-    def save(self, figure: Figure, name: str) -> None:
-        """Write a figure to results/<profile>/figures as PNG and PDF."""
-        save_figure(figure, self.layout.results / "figures", name)
 
 
 def open_report(profile: str) -> Report:

@@ -96,8 +96,13 @@ def style() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write `<name>.png` and `<name>.pdf` into a folder, each atomically and without a date."""
+def save_figure(figure: Figure, folder: Path | str | None, name: str) -> None:
+    """Write `<name>.png` and `<name>.pdf` into a folder, each atomically and without a date.
+
+    In a notebook that is only read, `folder` is None and nothing is written.
+    """
+    if folder is None:
+        return
     for extension, metadata in _METADATA.items():
-        with atomic_write(folder / f"{name}.{extension}") as temporary:
+        with atomic_write(Path(folder) / f"{name}.{extension}") as temporary:
             figure.savefig(temporary, format=extension, metadata=metadata)

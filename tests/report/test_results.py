@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -201,11 +200,3 @@ def test_a_profile_of_shifts_names_the_sets(report: Report):
     assert table["value"].tolist() == pytest.approx([0.64, 0.54, 0.14, 0.04])
     with pytest.raises(KeyError):
         report.profile_of_shifts(["ft"], ["sketch"], "accuracy")
-
-
-def test_a_figure_is_saved_among_the_results(layout: Layout, report: Report):
-    figure, _ = plt.subplots()
-    report.save(figure, "a_figure")
-    plt.close(figure)
-    names = {path.name for path in (layout.results / "figures").iterdir()}
-    assert names == {"a_figure.png", "a_figure.pdf"}
