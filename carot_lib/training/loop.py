@@ -56,8 +56,7 @@ def build_optimizer(
         model: all its parameters are trained.
         learning_rate: peak.
         weight_decay: of all parameters.
-        fused: the fast implementation, which unscales the gradients of `16-mixed` itself and
-            therefore cannot be combined with clipping there.
+        fused: the fast implementation; it does not allow clipping in `16-mixed`.
 
     Source: the public codes; CaRot, Section A.1.
     """
@@ -149,6 +148,8 @@ def fit(
             for record in to_records(pending):
                 if validates and record["step"] == step:
                     record |= validation.evaluate()
+                if checkpoint is not None:
+                    checkpoint.history.append(record)
                 log(record)
             pending.clear()
         if saves:
@@ -233,19 +234,13 @@ def fine_tune(
     rng = np.random.default_rng(seed)
     draws = draw(n_images, n_templates, training.epochs, training.batch_size, rng)
 
-    history: list[dict[str, int | float]] = []
     start_step, checkpoint = 0, None
     if checkpoints is not None:
         every = hardware.checkpoint_every
-        checkpoint = Checkpoint(checkpoints, every, fingerprint, method, optimizer, fabric, history)
+        checkpoint = Checkpoint(checkpoints, every, fingerprint, method, optimizer, fabric)
         start_step = checkpoint.resume()
-        for record in history:
+        for record in checkpoint.history:
             log(record)
-
-    def log_and_keep(record: dict[str, int | float]) -> None:
-        history.append(record)
-        log(record)
-
     validation = None
     if validation_set is not None and training.validate_every is not None:
         every = count_steps(training.validate_every, total_steps)
@@ -272,7 +267,7 @@ def fine_tune(
             count_steps(training.warmup, total_steps),
             run.clip_gradient_norm,
             fabric,
-            log_and_keep,
+            log,
             start_step,
             checkpoint,
             hardware.accumulation,
