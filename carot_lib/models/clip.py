@@ -31,6 +31,9 @@ class Clip(nn.Module):
         config: config from which it is rebuilt, see `build_clip`.
 
     Attributes:
+        embed_dim: length of a feature.
+        context_length: maximum number of tokens of a text.
+        preprocessing: how image files become what the image tower takes.
         trims_texts: whether texts are encoded up to their end token only. That is exact if
             attention is causal and the feature is read at the end token, which then does not
             depend on anything behind it.
@@ -38,8 +41,9 @@ class Clip(nn.Module):
 
     def __init__(self, model: open_clip.CLIP | open_clip.CustomTextCLIP, config: Mapping[str, Any]):
         super().__init__()
-        self.model = model
-        self.config = dict(config)
+        self.model, self.config = model, dict(config)
+        self.embed_dim, self.context_length = config["embed_dim"], model.context_length
+        self.preprocessing = preprocessing_of(config)
         tower = self._text_tower
         pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
         self.trims_texts = (
@@ -54,24 +58,9 @@ class Clip(nn.Module):
         return getattr(self.model, "text", self.model)
 
     @property
-    def preprocessing(self) -> PreprocessCfg:
-        """How image files become what the image tower takes."""
-        return preprocessing_of(self.config)
-
-    @property
-    def embed_dim(self) -> int:
-        """Length of a feature."""
-        return self.config["embed_dim"]
-
-    @property
     def logit_scale(self) -> Float[Tensor, ""]:
         """Factor on the cosine similarities: exp of the trained parameter."""
         return self.model.logit_scale.exp()
-
-    @property
-    def context_length(self) -> int:
-        """Maximum number of tokens of a text."""
-        return self.model.context_length
 
     def encode_images(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -142,6 +131,9 @@ class ImageClassifier(nn.Module):
         visual: image tower; it is not copied.
         head_weights: one row per class, including the logit scale.
         config: config of the tower's CLIP, see `build_clip`.
+
+    Attributes:
+        preprocessing: how image files become what the image tower takes.
     """
 
     def __init__(
@@ -151,18 +143,13 @@ class ImageClassifier(nn.Module):
         config: Mapping[str, Any],
     ):
         super().__init__()
-        self.visual = visual
-        self.config = dict(config)
+        self.visual, self.config = visual, dict(config)
+        self.preprocessing = preprocessing_of(config)
         classes, embed = head_weights.shape
         self.head = nn.Linear(embed, classes, device=head_weights.device)
         with torch.no_grad():
             self.head.weight.copy_(head_weights)
             self.head.bias.zero_()
-
-    @property
-    def preprocessing(self) -> PreprocessCfg:
-        """How image files become what the image tower takes."""
-        return preprocessing_of(self.config)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]

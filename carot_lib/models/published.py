@@ -50,7 +50,9 @@ class OpenClipParams(StrictParams):
                     f"activation ({'QuickGELU' if quick else 'GELU'}) than {name} has: "
                     f"write {name.removesuffix('-quickgelu')}{'-quickgelu' if quick else ''}"
                 )
-            config |= preprocessing_of(published)
+            special = {k: published[k] for k in PREPROCESSING if k in published}
+            special = {k: v for k, v in special.items() if v != getattr(PreprocessCfg, k)}
+            config |= {"preprocess_cfg": special} if special else {}
             path = download(name, self.weights, published)
         else:
             path = root / self.weights
@@ -88,16 +90,6 @@ def config_of(architecture: str) -> dict[str, Any]:
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"]["timm_model_pretrained"] = False  # CLIP's weights are loaded next
     return config
-
-
-def preprocessing_of(published: dict[str, Any]) -> dict[str, Any]:
-    """As `preprocess_cfg`, where the image transform of published weights differs from CLIP's."""
-    special = {
-        key: published[key]
-        for key in PREPROCESSING
-        if key in published and published[key] != getattr(PreprocessCfg, key)
-    }
-    return {"preprocess_cfg": special} if special else {}
 
 
 def download(architecture: str, weights: str, published: dict[str, Any]) -> Path:

@@ -16,6 +16,7 @@ numbers of Table 1; git keeps it, so `dvc metrics diff` and `dvc exp show` know 
 commit.
 """
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
         table.insert(0, "run", run)
         table.insert(1, "seed", seed)
         write_text(folder / name, table.to_csv(index=False, float_format="%.6f"))
-    write_replicates(folder / "replicates.npz", resampled, params)
+    write_replicates(folder / "replicates.npz", values, resampled, params)
     curve = pd.DataFrame({"temperature": chosen.temperatures, "ece": chosen.values})
     write_text(folder / "temperature_curve.csv", curve.to_csv(index=False, float_format="%.6f"))
     content = {
@@ -169,14 +170,18 @@ def add_means(numbers: Numbers, calibrations: Sequence[str], params: EvaluationP
         numbers["ood", key] = mean_over_sets([numbers[name, key] for name in params.ood])
 
 
-def write_replicates(path: Path, resampled: Numbers, params: EvaluationParams) -> None:
-    """Write the replicates that rows are compared by, under `<set>|<calibration>|<metric>`."""
-    arrays = {
-        f"{name}|{key}|{metric}": resampled[name, key][metric]
-        for name in ("id_test", *params.ood)
-        for key in PLAIN
-        for metric in PAIRED
-    }
+def write_replicates(
+    path: Path, values: Numbers, resampled: Numbers, params: EvaluationParams
+) -> None:
+    """Write what rows are compared by, not rounded.
+
+    The replicates have keys `<set>|<calibration>|<metric>`, the values `...|value`.
+    """
+    arrays = {}
+    for name, key, metric in itertools.product(("id_test", *params.ood), PLAIN, PAIRED):
+        place = f"{name}|{key}|{metric}"
+        arrays[place] = resampled[name, key][metric]
+        arrays[f"{place}|value"] = np.array(values[name, key][metric])
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 

@@ -6,7 +6,7 @@ It lies outside the outputs of its stage, which DVC removes before a run.
 import hashlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ class Checkpoint:
         method: its state holds the model and whatever else changes in training.
         optimizer: over the model, at the peak learning rate, which is not part of the state.
         fabric: devices and precision.
-        history: records of all completed steps; filled by `resume` and read by `save`.
+        history: records of all completed steps.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Checkpoint:
     method: nn.Module
     optimizer: torch.optim.Optimizer
     fabric: Fabric
-    history: list[dict[str, int | float]]
+    history: list[dict[str, int | float]] = field(default_factory=list)
 
     def save(self, step: int) -> None:
         """Replace the saved state by the one after optimizer step `step` (1-based).
@@ -65,11 +65,9 @@ class Checkpoint:
         }
         if not self.fabric.is_global_zero:
             return
+        path = self.folder / FILE_NAME
         try:
-            with (
-                atomic_write(self.folder / FILE_NAME) as temporary,
-                temporary.open("wb") as file,
-            ):
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
         except OSError as error:
             self._print(f"the state after step {step} was not saved: {error}")

@@ -1,10 +1,9 @@
 """The loss of a global batch that no device holds at once.
 
 A contrastive loss compares every image with every caption, so it is no mean over smaller batches.
-What can be split is the encoding: every device encodes its share, in micro-batches if memory is
-short; the features, small compared with the activations, are gathered; and every device computes
-the loss of all of them. The exception is a model with BatchNorm, whose statistics would be those
-of a micro-batch.
+But the encoding can be split: every device encodes its share, in micro-batches if memory is short,
+and computes the loss of the gathered features, which are small compared with the activations. The
+exception is a model with BatchNorm, whose statistics would be those of a micro-batch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -48,10 +47,9 @@ def encode_micro_batches(
 ) -> Encoded:
     """Encode micro-batches with the activations of only one of them in memory at a time.
 
-    Each is encoded without keeping its activations, and again when its gradient is computed, with
-    the same random numbers, for about a third more time. The second pass ends at the last tensor
-    that needs a gradient: what `encode` computes last and without gradient (the features of a
-    teacher) is computed once.
+    Each is encoded again, with the same random numbers, when its gradient is computed, which takes
+    about a third more time. The second pass ends at the last tensor that needs a gradient: what
+    `encode` computes last and without gradient (the features of a teacher) is computed once.
 
     Source: Gao et al. 2021 (GradCache); `--accum-freq` of open_clip's training.
     """

@@ -116,6 +116,8 @@ def fit(
             for record in to_records(pending):
                 if validates and record["step"] == step:
                     record |= validation.evaluate()
+                if checkpoint is not None:
+                    checkpoint.history.append(record)
                 log(record)
             pending.clear()
         if saves:
@@ -200,19 +202,13 @@ def fine_tune(
     rng = np.random.default_rng(seed)
     draws = draw(n_images, n_templates, training.epochs, training.batch_size, rng)
 
-    history: list[dict[str, int | float]] = []
     start_step, checkpoint = 0, None
     if checkpoints is not None:
         every = hardware.checkpoint_every
-        checkpoint = Checkpoint(checkpoints, every, fingerprint, method, optimizer, fabric, history)
+        checkpoint = Checkpoint(checkpoints, every, fingerprint, method, optimizer, fabric)
         start_step = checkpoint.resume()
-        for record in history:
+        for record in checkpoint.history:
             log(record)
-
-    def log_and_keep(record: dict[str, int | float]) -> None:
-        history.append(record)
-        log(record)
-
     validation = None
     if validation_set is not None and training.validate_every is not None:
         every = count_steps(training.validate_every, total_steps)
@@ -239,7 +235,7 @@ def fine_tune(
             count_steps(training.warmup, total_steps),
             run.clip_gradient_norm,
             fabric,
-            log_and_keep,
+            log,
             start_step,
             checkpoint,
             hardware.accumulation,

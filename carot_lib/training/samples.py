@@ -116,9 +116,6 @@ class DrawnImages(Dataset):
     def __init__(self, images: Dataset, draws: Draws, seed: tuple[int, ...]):
         self.images, self.draws, self.seed = images, draws, seed
 
-    def __len__(self) -> int:
-        return len(self.draws.images)
-
     def __getitem__(self, step: int) -> Float[Tensor, "batch 3 height width"]:
         seed = np.random.SeedSequence([*self.seed, step]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
@@ -139,8 +136,8 @@ def batches(
     """The batches of a run in the drawn order, or one device's share of each.
 
     Args:
-        images: indexed by lists.
-        labels: of all images.
+        images: all images, indexed by lists.
+        labels: their classes.
         draws: of the whole run.
         workers: processes that read images; 0: this process.
         seed: of the images' random transforms.
