@@ -151,11 +151,14 @@ def _message(error: Exception) -> str:
 
 def _stage_that_writes(path: Path) -> str | None:
     """The stage that has a file, or a folder around it, among its outputs."""
+    import warnings
+
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
-        with Repo(str(find_root())) as repo:
+        with warnings.catch_warnings(), Repo(str(find_root())) as repo:
+            warnings.simplefilter("ignore")  # a library of DVC's about its own future
             (out, *_) = repo.find_outs_by_path(str(path.resolve()), strict=False)
             return out.stage.addressing
     except (DvcException, FileNotFoundError):

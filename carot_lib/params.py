@@ -71,7 +71,7 @@ class ScaleParams(StrictParams):
             ValueError: there is no such row.
         """
         if name not in self.runs:
-            raise ValueError(f"runs.{name}: missing")
+            raise ValueError(f"params.yaml: runs.{name}: missing in this profile")
         return self.runs[name]
 
 

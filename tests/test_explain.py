@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from carot_lib.stages.calibrate import calibrate
-from carot_lib.stages.posthoc import posthoc
 from dvc.repo import Repo
 from dvc.stage.serialize import to_lockfile
 
@@ -79,12 +77,7 @@ def predict_and_evaluate(layout: Layout, run: str, seed: int) -> None:
         space = LabelSpace.identity(5)
         predictions = Predictions(logits, images.labels, space, name, images.fingerprint)
         predictions.save(layout.predictions(run, seed, name))
-    calibrate(layout, run, seed)
     evaluate(layout, run, seed)
-    if (run, seed) == ("zs", 0):
-        posthoc(layout, run, seed)
-    else:  # nobody looks at those, and they would take long
-        shutil.copy(layout.evaluation("zs", 0) / "posthoc.csv", layout.evaluation(run, seed))
 
 
 def number(metrics: pd.DataFrame, run: str, *place: str) -> float:
