@@ -7,7 +7,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -62,6 +62,7 @@ def heights(ax: Axes, colour: str, edge: bool = False) -> list[float]:
     return [p.get_height() for p in patches if p.get_facecolor() == wanted]
 
 
+@settings(max_examples=25, deadline=None)
 @given(BINS)
 def test_gaps_weighted_by_their_bins_add_up_to_the_ece(bins: list[tuple[int, float]]):
     bins = [(n if n >= FEW else 0, share) for n, share in bins]
@@ -78,6 +79,7 @@ def test_gaps_weighted_by_their_bins_add_up_to_the_ece(bins: list[tuple[int, flo
     plt.close(figure)
 
 
+@settings(max_examples=25, deadline=None)
 @given(BINS)
 def test_shares_of_a_histogram_add_up_to_all(bins: list[tuple[int, float]]):
     figure, ax = plt.subplots()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Generator, Tensor
@@ -109,6 +109,7 @@ def test_the_pictograms_of_the_project_all_look_different():
 
 
 @given(st.floats(-5, 5), st.floats(0, 3), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
 def test_a_span_is_drawn_between_its_ends(low: float, width: float, seed: int):
     values = Span(low=low, high=low + width).draw((50,), Generator().manual_seed(seed))
     assert values.dtype == torch.float32

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg
 from PIL import Image
@@ -225,6 +225,7 @@ names = st.text("abcÄ .-_:/0", min_size=1, max_size=8).filter(
 endings = st.sampled_from(["png", "jpg", "JPEG", "cls", "txt", "seg.png"])
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(names, st.sets(endings), st.integers(0, 4)), max_size=8))
 def test_whatever_the_members_images_are_found_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, set[str], int]]
@@ -250,6 +251,7 @@ def test_whatever_the_members_images_are_found_byte_for_byte(
     assert odd == sum(1 for _, content in samples if content) - len(expected)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 6 * 3 * 512 - 1))
 def test_a_shard_that_is_cut_off_anywhere_is_a_fault(
     tmp_path_factory: pytest.TempPathFactory, length: int

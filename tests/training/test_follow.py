@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning_fabric.loggers.tensorboard as tensorboard_module
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carot_lib.training import follow as follow_module
@@ -50,6 +50,7 @@ def test_a_validation_is_shown_at_its_step(tmp_path: Path):
     assert shown == {"step": 10, "loss": 4.0, "id_val": {"accuracy": 0.25, "ece": 0.5}}
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 35), st.integers(0, 35))
 def test_a_run_that_goes_on_shows_what_a_whole_one_does(tmp_path_factory, steps: int, done: int):
     records = [{"step": step, "loss": step / 7} for step in range(1, steps + 1)]
