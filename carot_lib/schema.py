@@ -26,13 +26,7 @@ PositiveSteps = Annotated[
 
 
 def count_steps(steps: int | float, total_steps: int) -> int:
-    """Number of optimizer steps that a parameter of type `Steps` stands for.
-
-    Args:
-        steps: a number of steps, or a fraction in (0, 1) of `total_steps`, which is rounded but
-            never to 0.
-        total_steps: length of the run.
-    """
+    """Number of steps: as given, or a fraction in (0, 1) of all steps, rounded, at least 1."""
     return steps if isinstance(steps, int) else max(1, round(steps * total_steps))
 
 

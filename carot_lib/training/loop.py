@@ -52,11 +52,7 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over all parameters in one group, including norms, biases and the logit scale.
 
-    Args:
-        model: all its parameters are trained.
-        learning_rate: peak.
-        weight_decay: of all parameters.
-        fused: the fast implementation; it does not allow clipping in `16-mixed`.
+    The `fused` implementation is faster, but does not allow clipping in `16-mixed`.
 
     Source: the public codes; CaRot, Section A.1.
     """
@@ -66,12 +62,7 @@ def build_optimizer(
 
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then half a cosine down to 0, as a fraction of the peak.
-
-    Args:
-        step: number of completed optimizer steps.
-        warmup_steps: steps of the ramp; 0 for none.
-        total_steps: length of the whole run.
+    """Linear warm-up, then half a cosine down to 0, as a fraction of the peak; steps count from 0.
 
     Source: `cosine_lr` of the public codes of WiSE-FT, FLYP and CaRot.
     """
@@ -157,11 +148,7 @@ def fit(
 
 
 def to_records(pending: list[tuple[int, float, Scalars]]) -> Iterator[dict[str, int | float]]:
-    """The record of each step, from its number, learning rate and scalars on the device.
-
-    Raises:
-        FloatingPointError: a scalar is not finite.
-    """
+    """The record of each step, from its number, learning rate and scalars on the device."""
     for step, rate, scalars in pending:
         values = {name: float(value) for name, value in scalars.items()}
         if not all(math.isfinite(value) for value in values.values()):
