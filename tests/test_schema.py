@@ -15,8 +15,15 @@ class Params(StrictParams):
 
 @pytest.mark.parametrize(
     ("steps", "total", "count"),
-    [(500, 25_030, 500), (0, 10, 0), (0.02, 790, 16), (0.3, 790, 237), (0.04, 790, 32)]
-    + [(0.02, 25_030, 501), (0.001, 10, 1)],
+    [
+        (500, 25_030, 500),
+        (0, 10, 0),
+        (0.02, 790, 16),
+        (0.3, 790, 237),
+        (0.04, 790, 32),
+        (0.02, 25_030, 501),
+        (0.001, 10, 1),
+    ],
 )
 def test_steps_by_hand(steps: int | float, total: int, count: int):
     value = Params(warmup=steps, every=None).warmup
