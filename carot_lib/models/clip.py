@@ -69,11 +69,7 @@ class Clip(nn.Module):
         return F.normalize(self.model.visual(images), dim=-1)
 
     def encode_texts(self, tokens: Int[Tensor, "batch context"]) -> Float[Tensor, "batch embed"]:
-        """Unit-length text features.
-
-        Args:
-            tokens: in CLIP's byte-pair encoding; may be shorter than the model's context.
-        """
+        """Unit-length features of texts, which may be shorter than the model's context."""
         tokens = tokens.long()
         if not self.trims_texts:
             padded = F.pad(tokens, (0, self.context_length - tokens.shape[1]))

@@ -30,10 +30,7 @@ class OpenClipParams(StrictParams):
     weights: str  # a name known to open_clip, or the path of a checkpoint, from the project's root
 
     def load(self, root: Path) -> Clip:
-        """The model, in evaluation mode and full precision.
-
-        Args:
-            root: the project's folder.
+        """The model, in evaluation mode and full precision; `root` is the project's folder.
 
         Raises:
             ValueError: architecture or weights do not exist, do not fit together, or cannot be

@@ -29,7 +29,7 @@ def encode_global_batch(
     """The rows of the global batch on every device, in full precision.
 
     Args:
-        encode: one row per image in each tensor, independent of the other images.
+        encode: gives tensors with one row per image.
         micro_batches: this device's share of the batch.
         global_size: images of the batch over all devices; None if there is one device.
     """
@@ -68,12 +68,7 @@ def encode_micro_batches(
 
 
 def gather_rows(encoded: Encoded, global_size: int) -> Encoded:
-    """The rows of all devices, in the order of the batch; the argument itself for one device.
-
-    Args:
-        encoded: rows of this device's share.
-        global_size: images of the batch over all devices.
-    """
+    """The rows of the shares of all devices, in the order of the batch of `global_size` images."""
     if world_size() == 1:
         return encoded
     sizes = split_sizes(global_size, world_size())
@@ -109,7 +104,7 @@ class _Gather(torch.autograd.Function):
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over all devices; does nothing for a single device.
+    """Replace every gradient by its mean over all devices.
 
     The gradient through gathered rows is a sum over devices, each summand scaled by their number;
     all other gradients (of a head or a logit scale used in the loss) are equal on all devices. The

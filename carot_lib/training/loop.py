@@ -125,11 +125,7 @@ def fit(
 
 
 def to_records(pending: list[tuple[int, float, Scalars]]) -> Iterator[dict[str, int | float]]:
-    """The record of each step, from its number, learning rate and scalars on the device.
-
-    Raises:
-        FloatingPointError: a scalar is not finite.
-    """
+    """The record of each step, from its number, learning rate and scalars on the device."""
     for step, rate, scalars in pending:
         values = {name: float(value) for name, value in scalars.items()}
         if not all(math.isfinite(value) for value in values.values()):

@@ -11,12 +11,7 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over all parameters in one group, including norms, biases and the logit scale.
 
-    Args:
-        model: all its parameters are trained.
-        learning_rate: peak.
-        weight_decay: of all parameters.
-        fused: the fast implementation, which unscales the gradients of `16-mixed` itself and
-            therefore cannot be combined with clipping there.
+    The `fused` implementation is faster, but does not allow clipping in `16-mixed`.
 
     Source: the public codes; CaRot, Section A.1.
     """
@@ -26,12 +21,7 @@ def build_optimizer(
 
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then half a cosine down to 0, as a fraction of the peak.
-
-    Args:
-        step: number of completed optimizer steps.
-        warmup_steps: steps of the ramp; 0 for none.
-        total_steps: length of the whole run.
+    """Linear warm-up, then half a cosine down to 0, as a fraction of the peak; steps count from 0.
 
     Source: `cosine_lr` of the public codes of WiSE-FT, FLYP and CaRot.
     """

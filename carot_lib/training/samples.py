@@ -85,11 +85,6 @@ def draw_distinct(population: int, size: int, rng: np.random.Generator) -> Int[n
 
     numpy's own `choice` makes a table of all numbers: 0.8 GB for ImageNet's 102 million pairs.
     Where the table is too large, numbers are drawn with replacement and repeated ones left out.
-
-    Args:
-        population: how many numbers to draw from.
-        size: how many to draw, at most `population`.
-        rng: source of randomness.
     """
     if population <= MAX_TABLE or 2 * size > population:  # or hardly larger than the draw
         return rng.choice(population, size=size, replace=False)

@@ -104,17 +104,6 @@ def test_an_update_uses_the_momentum_of_its_step():
     torch.testing.assert_close(teacher.model.weight.data, torch.tensor([0.64, 1.28]))
 
 
-def test_momentum_one_never_moves_and_zero_copies():
-    student = Toy()
-    still = teacher_of(student, 1.0, 1.0)
-    mirror = teacher_of(student, 0.0, 0.0)
-    jolt(student)
-    still.update(student, 1)
-    mirror.update(student, 1)
-    assert still.model.weight.tolist() == [4.0, 8.0]
-    assert torch.equal(mirror.model.weight, student.weight)
-
-
 def test_updates_come_at_multiples_only():
     student = Toy()
     teacher = teacher_of(student, every=3)
@@ -222,16 +211,11 @@ def test_stays_in_eval_mode_and_without_gradients(make_clip):
     holder = nn.ModuleList([teacher]).train()
     teacher.update(student, 1)
     assert holder.training
+    assert all(module.training for module in student.modules())
+    assert all(parameter.requires_grad for parameter in student.parameters())
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     statistics = copy.deepcopy(teacher.model.state_dict())
     features = teacher.model.encode_images(torch.rand(4, 3, 32, 32))
     assert not features.requires_grad
     assert all(torch.equal(statistics[k], v) for k, v in teacher.model.state_dict().items())
-
-
-def test_the_student_is_left_as_it_was(make_clip):
-    student = make_clip().train()
-    teacher_of(student).update(student, 1)
-    assert all(module.training for module in student.modules())
-    assert all(parameter.requires_grad for parameter in student.parameters())
