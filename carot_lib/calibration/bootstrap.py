@@ -24,7 +24,6 @@ from carot_lib.calibration.predictions import Calibrated, Predictions
 from carot_lib.calibration.scores import check_level
 
 CHUNK_SIZE = 100  # resamples in memory at a time
-METRICS = ("accuracy", "ece", "mce", "signed_gap", "mean_confidence", "nll", "brier")
 
 Values = Mapping[str, float | Float[np.ndarray, " resamples"]]  # by metric
 
@@ -36,7 +35,7 @@ def replicates(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Float[np.ndarray, " resamples"]]]:
-    """The metrics METRICS on resampled images, for several calibrations of one run on one set.
+    """Metrics on resampled images, for several calibrations of one run on one set.
 
     Args:
         predictions: one run on one set, whose images are resampled.

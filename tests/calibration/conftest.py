@@ -4,6 +4,7 @@ import importlib
 import warnings
 from types import ModuleType
 
+import jaxtyping
 import pytest
 
 
@@ -26,3 +27,9 @@ def netcal_binning() -> ModuleType:
 @pytest.fixture(scope="session")
 def uncertainty_calibration() -> ModuleType:
     return import_quietly("calibration")
+
+
+@pytest.fixture
+def _no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call the functions as users do, without a check of their signatures."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

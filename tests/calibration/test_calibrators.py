@@ -202,18 +202,6 @@ def test_each_removes_most_of_the_error_of_an_over_confident_classifier(name: st
         assert nll(calibrated.logits, others.labels) < nll(others.logits, others.labels)
 
 
-def test_vector_scaling_finds_what_distorted_the_logits():
-    # drawn from softmax(u), given as (u - b) / w: the fit must find w and b, but for a constant
-    # that is common to all b
-    generator = np.random.default_rng(0)
-    scale, bias = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
-    truth = generator.normal(0, 2, size=(20_000, 3))
-    labels = (truth + generator.gumbel(size=truth.shape)).argmax(axis=1)
-    found = VectorScaling.fit(of((truth - bias) / scale, labels))
-    np.testing.assert_allclose(found.scale, scale, rtol=0.05)
-    np.testing.assert_allclose(found.bias - found.bias.mean(), bias, atol=0.05)
-
-
 def test_nothing_given_is_changed():
     predictions = sample()
     before = predictions.class_logits.copy(), predictions.labels.copy()

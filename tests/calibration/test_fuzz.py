@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -189,8 +188,7 @@ def call(target: Callable, seed: int) -> str:
 
 
 @pytest.mark.parametrize("target", RANGES, ids=lambda target: target.__name__)
-def test_odd_arguments_give_a_finite_answer_or_an_error_that_names_one(target, monkeypatch):
-    # as users call the functions, without a check of their signatures
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+@pytest.mark.usefixtures("_no_type_checker")
+def test_odd_arguments_give_a_finite_answer_or_an_error_that_names_one(target):
     outcomes = {call(target, seed) for seed in range(CALLS)}
     assert outcomes == {"answer", "error"}, "the fuzz is too tame or too wild"

@@ -2,7 +2,6 @@
 
 import json
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
@@ -83,12 +82,6 @@ def test_one_class_of_all_columns_is_always_right_and_certain():
     assert (stats.mean_accuracy(), stats.mean_confidence(), stats.ece()) == (1.0, 1.0, 0.0)
 
 
-@pytest.fixture
-def _no_type_checker(monkeypatch):
-    """Call the functions as users do, without a check of their signatures."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
 @pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize(
     ("columns", "error", "message"),
@@ -124,12 +117,6 @@ def test_logits_of_a_wrong_shape_are_refused(shape, columns):
 def test_an_invalid_number_of_classes_is_refused(n_classes):
     with pytest.raises(ValueError, match="n_classes must be a positive integer"):
         LabelSpace(n_classes, ((0,),))
-
-
-@pytest.mark.parametrize("n_classes", [0, -1])
-def test_a_set_of_no_classes_is_refused(n_classes):
-    with pytest.raises(ValueError, match="n_classes must be a positive integer"):
-        label_space_of(None, n_classes)
 
 
 @pytest.mark.usefixtures("_no_type_checker")

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from carot_lib.calibration.bin_stats import top_confidences
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import (
     Calibrated,
@@ -113,11 +111,6 @@ def test_files_hold_float32_logits_and_int64_labels_whatever_was_given(tmp_path:
     assert predictions.labels.tolist() == [1]
 
 
-def test_nothing_but_the_file_remains_after_saving(tmp_path: Path):
-    path = saved(tmp_path)
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_names_keep_letters_beyond_ascii(tmp_path: Path):
     path = tmp_path / "ü.npz"
     space = LabelSpace.identity(2)
@@ -140,10 +133,10 @@ def test_a_missing_file_names_itself_and_the_stage_to_run(tmp_path: Path):
         Predictions.load(tmp_path / "ft.npz")
 
 
-@pytest.mark.parametrize("kept", [0, 1, 3, 10, 100, 400, -30, -1])
-def test_a_truncated_file_is_refused_by_name(tmp_path: Path, kept: int):
+@pytest.mark.parametrize("kept", [0, 1, 3, 100, 400, -30, -1, None])
+def test_a_truncated_or_text_file_is_refused_by_name(tmp_path: Path, kept: int | None):
     path = saved(tmp_path)
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:kept] if kept is not None else b"not the logits\n")
     with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
         Predictions.load(path)
 
@@ -155,13 +148,6 @@ def test_a_flipped_byte_among_the_logits_is_refused_by_name(tmp_path: Path):
     assert content.count(stored) == 1
     path.write_bytes(content.replace(stored, bytes([stored[0] ^ 1]) + stored[1:]))
     with pytest.raises(ValueError, match=r"sketch\.npz does not hold predictions"):
-        Predictions.load(path)
-
-
-def test_a_text_file_is_refused_by_name(tmp_path: Path):
-    path = tmp_path / "notes.npz"
-    path.write_text("These are not the logits you are looking for.\n")
-    with pytest.raises(ValueError, match=r"notes\.npz does not hold predictions"):
         Predictions.load(path)
 
 
@@ -206,13 +192,11 @@ def test_a_file_whose_label_space_does_not_fit_is_refused(tmp_path: Path, damage
         Predictions.load(path)
 
 
-def test_a_file_whose_arrays_do_not_fit_names_the_file_and_the_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.usefixtures("_no_type_checker")
+def test_a_file_whose_arrays_do_not_fit_names_the_file_and_the_set(tmp_path: Path):
     path = tmp_path / "odd.npz"
     shorten().save(path)
     np.savez(path, **{**parts_of(path), "labels": np.zeros(3, dtype=np.int64)})
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"odd\.npz.*predictions on sketch.*do not fit"):
         Predictions.load(path)
 
@@ -246,11 +230,10 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: py
         (np.zeros((2, 3)), np.array([-1, 0]), r"labels must be in \[0, 3\)"),
     ],
 )
+@pytest.mark.usefixtures("_no_type_checker")
 def test_arrays_that_make_no_predictions_are_refused_with_the_sets_name(
-    monkeypatch: pytest.MonkeyPatch, logits: np.ndarray, labels: np.ndarray, message: str
+    logits: np.ndarray, labels: np.ndarray, message: str
 ):
-    # as in use, where no checker of signatures stands before the class
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=rf"predictions on sketch: .*{message}"):
         shorten(logits, labels)
 
@@ -287,41 +270,6 @@ def test_temperature_two_takes_square_roots_of_probabilities():
     assert correct.tolist() == [True, False]
 
 
-def test_large_logits_do_not_overflow():
-    confidences, _ = shorten(np.array([[1e4, 0.0], [-1e4, -1e4]])).confidences()
-    np.testing.assert_array_equal(confidences, [1.0, 0.5])
-
-
-def test_of_equal_logits_the_lower_class_is_predicted():
-    _, correct = shorten(np.zeros((2, 3)), np.array([0, 1])).confidences()
-    assert correct.tolist() == [True, False]
-
-
-@given(LOGITS, st.floats(0.1, 20))
-def test_confidences_agree_with_those_of_the_binned_statistics(
-    logits: np.ndarray, temperature: float
-):
-    predictions = shorten(logits)
-    confidences, correct = predictions.confidences(temperature)
-    others, also_correct = top_confidences(logits, predictions.labels, temperature)
-    # one divides in double precision, the other in that of the logits: up to 100 / .1 / 2**24
-    np.testing.assert_allclose(confidences, others, atol=1e-4)
-    np.testing.assert_array_equal(correct, also_correct)
-
-
-@given(LOGITS, st.floats(0.1, 10), st.floats(1, 3))
-def test_more_temperature_lowers_confidence_and_keeps_the_class(
-    logits: np.ndarray, temperature: float, factor: float
-):
-    cold, correct = shorten(logits).confidences(temperature)
-    warm, still_correct = shorten(logits).confidences(temperature * factor)
-    assert (warm <= cold + 1e-12).all()
-    # never below chance, never above certainty
-    assert (warm >= 1 / logits.shape[1] - 1e-12).all()
-    assert (cold <= 1).all()
-    np.testing.assert_array_equal(correct, still_correct)
-
-
 @given(LOGITS, st.floats(0.1, 20))
 def test_calibrated_logits_give_the_calibrated_confidences(logits: np.ndarray, temperature: float):
     predictions = shorten(logits)
@@ -334,12 +282,8 @@ def test_calibrated_logits_give_the_calibrated_confidences(logits: np.ndarray, t
         np.testing.assert_array_equal(one.correct, correct)
 
 
-def test_runs_on_the_same_images_can_be_compared():
-    check_same_images("sketch", {"zs": "abc", "ft": "abc"})
-    check_same_images("sketch", {"zs": "abc"})
-
-
 def test_runs_on_other_images_are_refused_with_their_names_and_the_sets():
+    check_same_images("sketch", {"zs": "abc", "ft": "abc"})
     with pytest.raises(ValueError, match=r"set sketch .*zs \(abc\), ft \(abc\), carot \(abd\)"):
         check_same_images("sketch", {"zs": "abc", "ft": "abc", "carot": "abd"})
 

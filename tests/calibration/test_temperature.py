@@ -1,9 +1,7 @@
 """Temperature scaling: by hand, against another optimiser, the sweep against the formula."""
 
-import jaxtyping
 import numpy as np
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -39,9 +37,9 @@ def three_of_four_right() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_ece_chooses_the_temperature_whose_confidence_is_the_accuracy():
-    choice = select_temperature(*three_of_four_right(), "ece")
+    choice = select_temperature(*three_of_four_right(), "ece", selected_on="id_val")
     assert choice.temperature == 2.0
-    assert choice.criterion == "ece"
+    assert (choice.criterion, choice.selected_on) == ("ece", "id_val")
     # .9 - .75 before
     assert choice.value_before == pytest.approx(0.15)
     assert choice.value_after == pytest.approx(0, abs=1e-9)
@@ -146,8 +144,9 @@ def test_ece_choice_is_the_best_of_the_grid_by_the_formula(seed: int):
 
 @pytest.mark.parametrize(("n", "classes"), [(1, 2), (127, 5), (128, 5), (129, 5), (400, 100)])
 @pytest.mark.parametrize("n_bins", [1, 10, 15])
-def test_sweep_is_the_formula_at_every_temperature(n: int, classes: int, n_bins: int):
-    logits, labels = sample(n, classes)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sweep_is_the_formula_at_every_temperature(n: int, classes: int, n_bins: int, dtype: type):
+    logits, labels = sample(n, classes, dtype=dtype)
     grid = np.arange(50, 1001, 13) / 100
     eces, nlls = sweep(logits, labels, grid, n_bins)
     direct = [direct_ece(logits, labels, t, n_bins) for t in grid]
@@ -210,23 +209,6 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(ours, same)
 
 
-def test_the_choice_says_on_what_it_was_made():
-    assert select_temperature(*sample(), selected_on="id_val").selected_on == "id_val"
-
-
-def test_sweep_of_single_precision_logits_is_the_formula_but_for_rounding():
-    logits, labels = sample(dtype=np.float32)
-    grid = np.arange(50, 1001, 7) / 100
-    eces, _ = sweep(logits, labels, grid, 1)
-    np.testing.assert_allclose(eces, [direct_ece(logits, labels, t, 1) for t in grid], atol=1e-6)
-
-
-def test_direct_ece_by_hand():
-    # .75 at temperature 2 for all four, of which one right: .75 - .25
-    logits, labels = three_of_four_right()
-    assert direct_ece(logits, 1 - labels, 2.0, 10) == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize("criterion", ["ece", "nll"])
 def test_curve_holds_the_criterion_on_the_grid(criterion):
     logits, labels = sample()
@@ -261,24 +243,6 @@ def test_scaling_logits_scales_the_temperature_of_least_nll(seed: int, factor: f
     assert scaled == pytest.approx(factor * once, rel=1e-6)
 
 
-@pytest.mark.parametrize("criterion", ["ece", "nll"])
-def test_adding_a_number_to_a_row_changes_nothing(criterion):
-    logits, labels = sample()
-    shifted = logits + np.arange(len(logits))[:, None]
-    first, second = (select_temperature(one, labels, criterion) for one in (logits, shifted))
-    assert second.temperature == pytest.approx(first.temperature, rel=1e-8)
-
-
-@pytest.mark.parametrize("criterion", ["ece", "nll"])
-def test_tensors_and_arrays_give_the_same(criterion):
-    logits, labels = sample(dtype=np.float32)
-    of_arrays = select_temperature(logits, labels, criterion)
-    tensor = torch.from_numpy(logits).requires_grad_()
-    of_tensors = select_temperature(tensor, torch.from_numpy(labels), criterion)
-    assert of_tensors.temperature == of_arrays.temperature
-    np.testing.assert_array_equal(of_tensors.values, of_arrays.values)
-
-
 def test_huge_logits_do_not_overflow():
     logits, labels = sample(sharpness=1e4)
     for criterion in ("ece", "nll"):
@@ -288,46 +252,25 @@ def test_huge_logits_do_not_overflow():
         assert choice.at_bound
 
 
-def test_nothing_given_is_changed():
-    logits, labels = sample()
-    before = logits.copy(), labels.copy()
-    select_temperature(logits, labels)
-    np.testing.assert_array_equal(logits, before[0])
-    np.testing.assert_array_equal(labels, before[1])
-
-
 @pytest.mark.parametrize(
-    "grid",
+    ("grid", "message"),
     [
-        {"low": 0.0},
-        {"low": -1.0},
-        {"high": float("inf")},
-        {"high": float("nan")},
-        {"step": 0.0},
-        {"step": -0.1},
-        {"step": float("nan")},
+        ({"low": 0.0}, "low must be positive and finite"),
+        ({"low": -1.0}, "low must be positive and finite"),
+        ({"high": float("inf")}, "high must be positive and finite"),
+        ({"step": float("nan")}, "step must be positive and finite"),
+        ({"low": 10.0}, "low must be below high"),
+        ({"step": 1e-9}, "step: 1e-09 makes more than 100000 temperatures"),
     ],
     ids=str,
 )
-def test_a_bad_grid_is_refused(grid: dict[str, float]):
-    with pytest.raises(ValueError, match=f"{next(iter(grid))} must be positive and finite"):
+def test_a_bad_grid_is_refused(grid: dict[str, float], message: str):
+    with pytest.raises(ValueError, match=message):
         select_temperature(*sample(), **grid)
 
 
-@pytest.mark.parametrize("low", [10.0, 11.0])
-def test_ends_in_the_wrong_order_are_refused(low: float):
-    with pytest.raises(ValueError, match="low must be below high"):
-        select_temperature(*sample(), low=low)
-
-
-def test_a_grid_too_fine_to_be_meant_is_refused():
-    with pytest.raises(ValueError, match="step: 1e-09 makes more than 100000 temperatures"):
-        select_temperature(*sample(), step=1e-9)
-
-
-def test_an_unknown_criterion_is_refused(monkeypatch: pytest.MonkeyPatch):
-    # as in use, where no checker of signatures stands before the function
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+@pytest.mark.usefixtures("_no_type_checker")
+def test_an_unknown_criterion_is_refused():
     with pytest.raises(ValueError, match="criterion must be ece or nll, got 'brier'"):
         select_temperature(*sample(), "brier")
 
