@@ -67,8 +67,8 @@ def locate(folder: Path, path: str, shards: Sequence[str] = ()) -> Path | Member
 
     Args:
         folder: base of relative paths.
-        path: path of a file, or `<shard>:<offset>:<size>:<name>` for an image in a shard.
-        shards: paths or URLs of all shards, in order; empty if all images are files.
+        path: path of a file, or `<number of shard>:<offset>:<size>:<name>`.
+        shards: paths or URLs of all shards; empty if all images are files.
     """
     match = IN_SHARD.fullmatch(path) if shards else None
     if match is None:

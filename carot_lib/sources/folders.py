@@ -30,17 +30,19 @@ class FoldersParams(ImageParams):
         """List the images in the data folder, and what is wrong with it."""
         folder = root / self.folder
         problems: list[str] = []
-        entries = [path.name for path in folder.glob("[!.]*/")] if folder.is_dir() else []
+        entries = sorted(path.name for path in folder.glob("[!.]*/")) if folder.is_dir() else []
         if not entries:
             problems.append(f"{folder}: no such folder, or an empty one: see data/README.md")
-        for name in sorted({*entries} & {*RESERVED_NAMES}):
-            problems.append(f"{folder / name}: this name is reserved: rename the folder")
-        places = sorted({"train", "test", *entries} - {*RESERVED_NAMES})
-        found = [find_set(folder, SET_NAMES.get(place, place), [place]) for place in places]
-        sets = {one.name: one for one in found}
+        sets = {}
+        for place in dict.fromkeys(["train", "test", *entries]):
+            name = SET_NAMES.get(place, place)
+            if place in RESERVED_NAMES:
+                problems.append(f"{folder / place}: this name is reserved: rename the folder")
+            else:
+                sets[name] = find_set(folder, name, [place])
         classes = list(sets["train"].files)
         names = self._read_class_names(root, classes, problems)
-        for one in found:
+        for one in sets.values():
             one.set_label_space(classes, names)
             if one.place is not None and not one.files:
                 one.problems.append(

@@ -91,12 +91,6 @@ def prepare(
 ) -> None:
     """Draw every set and write the data folder, see `carot_lib.data.datasets`.
 
-    Args:
-        params: image size, seed and size of the subset.
-        world: what to draw.
-        pictograms: classes first, as `read_pictograms` returns them.
-        folder: the prepared data folder.
-
     Raises:
         ValueError: too few pictures deceive the reference classifier.
     """
