@@ -1,18 +1,19 @@
 """The notebooks as they are stored: no results, little code, one parameter, one question each."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 from nbstripout import strip_output
 
 ROOT = Path(__file__).parents[1]
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = {
+    path: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+}
+CODE = [cell for one in NOTEBOOKS.values() for cell in one.cells if cell.cell_type == "code"]
 TRACES = [  # of who looked at it and when
     "metadata.signature",
     "metadata.widgets",
@@ -27,112 +28,71 @@ TRACES = [  # of who looked at it and when
 ]
 LONGEST = 15  # lines of a cell, imports not counted
 
-pytestmark = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+def test_they_are_valid_and_their_cells_are_named_by_notebook_and_position():
+    assert len(NOTEBOOKS) >= 11
+    for path, notebook in NOTEBOOKS.items():
+        nbformat.validate(notebook)
+        number = path.stem.split("_")[0]
+        ids = [cell.id for cell in notebook.cells]
+        assert ids == [f"{number}-{place:02}" for place in range(len(ids))]
 
 
-def read(path: Path) -> nbformat.NotebookNode:
-    return nbformat.read(path, as_version=4)
+def test_they_are_stored_without_results_and_nbstripout_would_change_nothing():
+    for path, notebook in NOTEBOOKS.items():
+        stored = path.read_text(encoding="utf-8")
+        copy = nbformat.read(path, as_version=4)
+        options = {"keep_output": False, "keep_count": False, "keep_id": True}
+        stripped = strip_output(copy, **options, extra_keys=TRACES)
+        assert nbformat.writes(stripped) + "\n" == stored, path.name
+        assert notebook.metadata.kernelspec.name == "python3"  # any of them
+        assert "version" not in notebook.metadata.language_info
 
 
-def code(path: Path) -> list[nbformat.NotebookNode]:
-    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+def test_each_starts_with_its_only_title_and_says_what_it_is_about():
+    for path, notebook in NOTEBOOKS.items():
+        texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+        assert notebook.cells[0].source == texts[0], path.name
+        title, empty, *rest = texts[0].splitlines()
+        titles = [line for text in texts for line in text.splitlines() if line.startswith("# ")]
+        assert titles == [title], path.name
+        assert not empty
+        assert len(" ".join(rest)) > 80, path.name
 
 
-def test_it_is_a_valid_notebook_whose_cells_have_names_of_their_own(path: Path):
-    notebook = read(path)
-    nbformat.validate(notebook)
-    ids = [cell.id for cell in notebook.cells]
-    number = path.stem.split("_")[0]
-    assert ids == [f"{number}-{place:02}" for place in range(len(ids))]
+def test_the_one_parameter_of_each_is_the_profile():
+    for notebook in NOTEBOOKS.values():
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert code[0].source == 'profile = "miniature"'
+        tagged = [cell.id for cell in code if "parameters" in cell.metadata.get("tags", [])]
+        assert tagged == [code[0].id]
+        assert "remove-cell" in code[0].metadata.tags
 
 
-def test_it_is_stored_without_results(path: Path):
-    for cell in code(path):
-        assert cell.outputs == []
-        assert cell.execution_count is None
-
-
-def test_nbstripout_would_change_nothing(path: Path):
-    stripped = strip_output(
-        read(path), keep_output=False, keep_count=False, keep_id=True, extra_keys=TRACES
-    )
-    assert nbformat.writes(stripped) == nbformat.writes(read(path))
-    assert nbformat.writes(stripped) + "\n" == path.read_text(encoding="utf-8")
-
-
-def test_it_starts_with_a_title_and_says_what_it_is_about(path: Path):
-    first = read(path).cells[0]
-    assert first.cell_type == "markdown"
-    title, empty, *rest = first.source.splitlines()
-    assert title.startswith("# ")
-    assert not empty
-    assert len(" ".join(rest)) > 80
-
-
-def test_it_has_one_title(path: Path):
-    texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
-    titles = [line for text in texts for line in text.splitlines() if line.startswith("# ")]
-    assert len(titles) == 1
-
-
-def test_its_one_parameter_is_the_profile(path: Path):
-    tagged = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]
-    assert [cell.source for cell in tagged] == ['profile = "miniature"']
-    assert code(path)[0] == tagged[0]
-    assert "remove-cell" in tagged[0].metadata.tags
-
-
-def test_it_defines_nothing(path: Path):
-    # what has a name and a body lives in carot_lib, where it is tested
-    made = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    for cell in code(path):
-        assert not [
-            node.name for node in ast.walk(ast.parse(cell.source)) if isinstance(node, made)
-        ]
-
-
-def test_its_cells_are_short(path: Path):
-    for cell in code(path):
-        imported = [
-            line
-            for node in ast.parse(cell.source).body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for line in range(node.lineno, node.end_lineno + 1)
-        ]
+def test_cells_are_short_define_nothing_and_find_files_by_the_layout():
+    for cell in CODE:
+        tree = ast.parse(cell.source)
+        # what has a name and a body belongs into carot_lib, where it is tested
+        made = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        assert not [node.name for node in ast.walk(tree) if isinstance(node, made)], cell.id
+        # neither a path of one machine nor one that fits one working directory only
+        constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        texts = [value for value in constants if isinstance(value, str)]
+        assert not [t for t in texts if t.startswith(("/", "..", "results/", "data/"))], cell.id
+        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        imported = sum(node.end_lineno - node.lineno + 1 for node in imports)
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        assert len(lines) - len(imported) <= LONGEST, cell.id
+        assert len(lines) - imported <= LONGEST, cell.id
 
 
-def test_it_runs_in_any_python(path: Path):
-    metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-    assert metadata["kernelspec"]["name"] == "python3"
-    assert "version" not in metadata["language_info"]
-
-
-def test_it_finds_its_files_by_the_layout(path: Path):
-    # neither a path of this machine nor one that fits one working directory only
-    for cell in code(path):
-        strings = [
-            node.value
-            for node in ast.walk(ast.parse(cell.source))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        assert not [text for text in strings if text.startswith(("/", "..", "results/", "data/"))]
-
-
-def test_ruff_finds_no_fault(path: Path):
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", str(path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_ruff_finds_no_problem():
+    command = [sys.executable, "-m", "ruff", "check", "notebooks"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def shows(cell: nbformat.NotebookNode) -> str | None:
-    """What a cell with hidden code shows, a `fig` or a `tab`; those that only prepare show none."""
+    """What a cell with hidden code shows, `fig` or `tab`; None if it only prepares something."""
     tags = cell.metadata.get("tags", [])
     if "hide-input" not in tags or "remove-cell" in tags:
         return None
@@ -143,37 +103,31 @@ def shows(cell: nbformat.NotebookNode) -> str | None:
     return "tab" if table or isinstance(last, ast.If) else None
 
 
-def test_every_figure_and_table_has_a_name_and_a_caption_that_can_be_read_alone(path: Path):
-    for cell in code(path):
+def test_every_figure_and_table_has_a_name_a_caption_and_an_alternative_text():
+    for cell in CODE:
+        given = cell.metadata.get("mystnb")
         if kind := shows(cell):
-            given = cell.metadata.get("mystnb", {})
             assert given["figure"]["name"].startswith(f"{kind}-"), cell.id
-            assert len(given["figure"]["caption"]) > 40, cell.id
-            assert given["figure"]["caption"].endswith("."), cell.id
+        if given:
+            texts = [given["figure"]["caption"]]
+            if given["figure"]["name"].startswith("fig-"):
+                texts.append(given["image"]["alt"])
+            for text in texts:  # each can be read alone
+                assert len(text) > 40, cell.id
+                assert text.endswith("."), cell.id
 
 
-def test_every_figure_has_an_alternative_text(path: Path):
-    for cell in code(path):
-        given = cell.metadata.get("mystnb", {})
-        if given and given["figure"]["name"].startswith("fig-"):
-            assert len(given["image"]["alt"]) > 40, cell.id
-            assert given["image"]["alt"].endswith("."), cell.id
-
-
-def test_a_saved_figure_is_named_after_its_file(path: Path):
+def test_a_saved_figure_is_named_after_its_file():
     # by that name the PDF finds the vectors
-    for cell in code(path):
+    for cell in CODE:
         for file in re.findall(r"\bsave(?:_figure)?\(figure,.*\"(\w+)\"\)", cell.source):
             assert cell.metadata["mystnb"]["figure"]["name"] == f"fig-{file}"
 
 
-def test_names_are_given_once_and_every_reference_has_its_name(path: Path):
-    names = [
-        cell.metadata["mystnb"]["figure"]["name"]
-        for other in PATHS
-        for cell in code(other)
-        if "mystnb" in cell.metadata
-    ]
+def test_names_are_given_once_and_every_reference_has_its_name():
+    given = [cell.metadata["mystnb"] for cell in CODE if "mystnb" in cell.metadata]
+    names = [one["figure"]["name"] for one in given]
     assert len(names) == len(set(names))
-    text = path.read_text(encoding="utf-8")
-    assert set(re.findall(r"\{numref\}`([\w-]+)`", text)) <= set(names)
+    for path in NOTEBOOKS:
+        used = re.findall(r"\{numref\}`([\w-]+)`", path.read_text(encoding="utf-8"))
+        assert set(used) <= set(names), path.name

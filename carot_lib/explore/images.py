@@ -150,7 +150,7 @@ def browse_errors(
         per_page = ACROSS * DOWN
         page.max = max(1, -(-len(errors) // per_page))
         of_all.value = f"of {page.max:,}"
-        shown = errors[per_page * (page.value - 1) : per_page * page.value]
+        shown = errors[per_page * (page.value - 1) : per_page * page.value].tolist()
         count = f"{names[whose.value]} errs on {len(errors):,} of {len(dataset.labels):,} images"
         of_set = f"{count} of {report.names[which_set.value]}"
         title = f"{of_set}; the most confident errors, page {page.value}"
@@ -159,7 +159,7 @@ def browse_errors(
             for i in shown
         ]
         labels = [dataset.class_names[label] for label in dataset.labels[shown]]
-        return error_page(title, dataset.thumbnails(shown.tolist(), PIXELS), labels, answers)
+        return error_page(title, dataset.thumbnails(shown, PIXELS), labels, answers)
 
     back.on_click(lambda _: setattr(page, "value", page.value - 1))
     forward.on_click(lambda _: setattr(page, "value", page.value + 1))

@@ -19,6 +19,7 @@ from carot_lib.report.styles import GREY, OVER, UNDER
 
 GOOD, MISSING, OUTDATED = "up to date", "missing", "out of date"
 COLOURS = {GOOD: UNDER, MISSING: GREY, OUTDATED: OVER}
+NO_GIT = {"core": {"no_scm": True}}  # also works in a copy that git does not know
 COLUMNS = ["stage", "makes", "runs", "state", "because", "command"]
 
 
@@ -37,7 +38,7 @@ def state(layout: Layout) -> pd.DataFrame:
         change = f"set `profile: {layout.profile}` there to see its state"
         raise ValueError(f"params.yaml has the profile {selected}: {change}")
     # hashing large files shows its progress on standard error
-    with contextlib.redirect_stderr(io.StringIO()), Repo(str(layout.root)) as repo:
+    with contextlib.redirect_stderr(io.StringIO()), Repo(str(layout.root), config=NO_GIT) as repo:
         graph = Index.from_file(repo, str(layout.root / "dvc.yaml")).graph
         notebooks = {stage for stage in graph if stage.name.startswith("notebook")}
         left_out = notebooks.union(*(nx.ancestors(graph, stage) for stage in notebooks))
@@ -93,6 +94,6 @@ def _compare(stage: PipelineStage) -> tuple[str, str]:
     changes = {"its command": "modified"} if stage.changed_stage() else {}
     # where a result that it reads is missing, the stage that makes it says so
     for entry in (*stage.deps, *stage.outs):
-        for word in entry.status().values() if entry.exists else ():
+        for word in entry.workspace_status().values() if entry.exists else ():
             changes |= word if isinstance(word, dict) else {entry.def_path: word}
     return missing, next((f"{name}: {word}" for name, word in changes.items()), "")

@@ -88,8 +88,9 @@ class LossMonitor:
             self.bar.value = step
             self.label.value = f"{step} of {self.bar.max}: loss {recent:.3f} nats"
             shares = losses / losses.iloc[0]
-            self.losses_line.set_data(shares.index, shares)
-            self.mean_line.set_data(shares.index, shares.rolling(SMOOTHED, min_periods=1).mean())
+            means = shares.rolling(SMOOTHED, min_periods=1).mean()
+            self.losses_line.set_data(shares.index, shares.to_numpy())
+            self.mean_line.set_data(means.index, means.to_numpy())
         return self._plot
 
 

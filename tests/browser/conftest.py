@@ -29,7 +29,7 @@ def browser() -> Iterator:
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with notebooks that may be saved and results that may be drawn anew."""
-    if not (ROOT / "results" / "miniature" / "interpolations").is_dir():
+    if not (ROOT / "results" / "miniature" / "wise_ft_curves").is_dir():
         pytest.skip("the miniature has no results here: run `make repro`")
     for name in KEPT[:4]:
         if not (ROOT / name).is_dir():
@@ -37,6 +37,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("lab")
     for name in ("notebooks", "results", ".jupyter"):
         shutil.copytree(ROOT / name, root / name)
+    (root / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", root / ".dvc")
     for name in KEPT:
         (root / name).symlink_to(ROOT / name)
     for name in FILES:

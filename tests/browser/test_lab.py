@@ -61,7 +61,7 @@ def test_the_start_notebook_opens_and_runs(page, lab: Lab):
     page.get_by_text(re.compile(r"Python 3 \(ipykernel\) \| Idle")).wait_for()
     run_all(page)
     table = page.locator(".jp-OutputArea-output table")
-    assert "notebook_replication" in table.inner_text()
+    assert "predict" in table.inner_text()
     assert page.locator(".jp-Dialog").count() == 0
     page.get_by_role("link", name="01_world").click()
     page.get_by_role("heading", name="The world and its data").wait_for()
@@ -104,14 +104,14 @@ def test_a_picture_of_ones_own_and_what_is_no_picture(page, lab: Lab, tmp_path: 
     text.write_text("words")
     Image.new("RGB", (60, 40), "red").save(red)
     upload(page, text)
-    page.get_by_text("notes.txt is not a picture that can be read").wait_for()
+    page.get_by_text("notes.txt is not an image that can be read").wait_for()
     picture = page.locator("img.widget-image").last
     before = picture.get_attribute("src")
     upload(page, red)
     page.wait_for_function(
         "old => [...document.querySelectorAll('img.widget-image')].at(-1).src !== old", arg=before
     )
-    assert page.get_by_text("is not a picture").count() == 0
+    assert page.get_by_text("is not an image").count() == 0
     assert page.locator(".jp-RenderedText[data-mime-type*=error]").count() == 0
     picture.screenshot(path=str(tmp_path / "own.png"))
     print(tmp_path / "own.png")

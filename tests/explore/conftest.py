@@ -1,7 +1,9 @@
 """The results of a small world: predictions, temperatures, images and models of four classes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,12 @@ EVALUATION = {
     "batch_mean_size": 10,
     "equivalence_margin": 0.01,
 }
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_closed() -> Iterator[None]:
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -53,8 +61,8 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_clip, class_pro
                 dataset = read_set(layout.data, name)
                 logits = rng.normal(size=(40, 4)).astype(np.float32)
                 logits[np.arange(40), dataset.labels] += 1.5
-                space, print_ = dataset.label_space, dataset.fingerprint
-                made = Predictions(logits, dataset.labels, space, name, print_)
+                space, fingerprint = dataset.label_space, dataset.fingerprint
+                made = Predictions(logits, dataset.labels, space, name, fingerprint)
                 made.save(layout.predictions(run, seed, name))
     table = pd.DataFrame(
         [
@@ -64,6 +72,6 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_clip, class_pro
             for d, b in (("id_test", 0.0), ("rotated", 0.1), ("ood", 0.1))
         ]
     )
-    path = layout.results / "interpolations" / "ft_seed0.csv"
+    path = layout.results / "wise_ft_curves" / "ft_seed0.csv"
     write_text(path, table.to_csv(index=False))
     return open_report("folders")

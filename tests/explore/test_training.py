@@ -12,7 +12,7 @@ from IPython.display import DisplayHandle
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import LabelledSet, read_prompts, read_set, write_set
 from carot_lib.explore import training as module
-from carot_lib.explore.training import LossWatch, compare_with_stored, shortened
+from carot_lib.explore.training import LossMonitor, compare_with_stored, thin_out
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.models.clip import load_classifier, load_clip, save_clip
@@ -42,39 +42,36 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list:
     return seen
 
 
-def test_a_watch_shows_the_sum_of_the_terms_from_the_first_to_the_last_step(shown: list):
-    with LossWatch(3) as watch:
+def test_the_monitor_shows_the_sum_of_the_terms_from_the_first_to_the_last_step(shown: list):
+    with LossMonitor(3) as monitor:
         for step in (1, 2, 3):
-            watch({"step": step, "learning_rate": 0.1, "a": 4.0 / step, "b": 2.0 / step})
-            watch({"step": step, "id_val/accuracy": 0.5})  # a judgement on the way is no loss
+            monitor({"step": step, "learning_rate": 0.1, "a": 4.0 / step, "b": 2.0 / step})
+            monitor({"step": step, "id_val/accuracy": 0.5})  # a validation is no loss
             print("quiet", file=sys.stderr)
-    assert watch.losses().to_dict() == {1: 6.0, 2: 3.0, 3: 2.0}
-    assert watch.bar.value == 3
-    assert watch.said.value == "3 of 3"
-    assert watch.each.get_ydata() == pytest.approx([1, 1 / 2, 1 / 3])
-    assert watch.mean.get_ydata() == pytest.approx([1, 3 / 4, 11 / 18])
+    assert monitor.losses().to_dict() == {1: 6.0, 2: 3.0, 3: 2.0}
+    assert monitor.bar.value == 3
+    assert monitor.label.value == "3 of 3: loss 3.667 nats"
+    assert monitor.losses_line.get_ydata() == pytest.approx([1, 1 / 2, 1 / 3])
+    assert monitor.mean_line.get_ydata() == pytest.approx([1, 3 / 4, 11 / 18])
     assert shown[0] is shown[1]
 
 
-def test_a_watch_draws_now_and_then_only(shown: list, monkeypatch: pytest.MonkeyPatch):
+def test_the_monitor_draws_now_and_then_only(shown: list, monkeypatch: pytest.MonkeyPatch):
     clock, drawn = iter(range(100)), []
-    monkeypatch.setattr(module.time, "monotonic", lambda: 0.05 * next(clock))
-    watch = LossWatch(20)
-    monkeypatch.setattr(watch, "_draw", lambda: drawn.append(1))
-    monkeypatch.setattr(watch._exhibit, "refresh", lambda: drawn.append(1))
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.1 * next(clock))
+    monitor = LossMonitor(20)
+    monkeypatch.setattr(monitor._figure, "refresh", lambda: drawn.append(1))
     for step in range(1, 21):
-        watch({"step": step, "learning_rate": 0.1, "a": 1.0})
-    # each look at the clock takes 50 ms here: half a second has passed after every tenth or so
+        monitor({"step": step, "learning_rate": 0.1, "a": 1.0})
+    # each look at the clock takes 0.1 s here: a second has passed after every tenth or so
     assert 1 <= len(drawn) <= 2
 
 
-def test_an_error_in_the_training_comes_out_and_its_output_is_heard_again(shown: list):
-    def fail() -> None:
+def test_an_error_in_the_training_comes_out_and_ends_the_silence(shown: list):
+    stderr = sys.stderr
+    with pytest.raises(FloatingPointError), LossMonitor(3):
         raise FloatingPointError("the loss is not finite")
-
-    with pytest.raises(FloatingPointError), LossWatch(3):
-        fail()
-    assert sys.stderr is not None
+    assert sys.stderr is stderr
     assert len(shown) == 2
 
 
@@ -91,10 +88,10 @@ def some_set(n: int) -> LabelledSet:
     )
 
 
-def test_a_set_is_thinned_out_evenly_or_left_alone():
+def test_a_set_is_thinned_out_evenly_or_returned_as_it_is():
     whole = some_set(10)
-    assert shortened(whole, 10) is whole
-    part = shortened(whole, 4)
+    assert thin_out(whole, 10) is whole
+    part = thin_out(whole, 4)
     assert part.labels.tolist() == [0, 0, 1, 1]  # of images 0, 3, 6, 9
     assert part.images[:, 0, 0, 0].tolist() == [0, 3, 6, 9]
     assert part.paths is None
@@ -124,22 +121,23 @@ def test_a_run_in_a_notebook_is_the_run_of_the_stage_bit_for_bit(layout: Layout,
     scale = load_params(layout.params).scale("miniature")
     clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
-    images = shortened(read_set(layout.data, "train"), most=5_000)
-    with LossWatch(scale.training.total_steps(len(images.labels))) as watch:
+    images = thin_out(read_set(layout.data, "train"), max_size=5_000)
+    with LossMonitor(scale.training.total_steps(len(images.labels))) as monitor:
+        run, training = scale.runs["ft"], scale.training
         classifier = fine_tune(
-            scale.runs["ft"], scale.training, scale.hardware, clip, prompts, images, 3, watch, "ft"
+            run, training, scale.hardware, clip, prompts, images, 3, monitor, "ft"
         )
     stored = load_classifier(layout.model("ft", 3))
     ours, theirs = classifier.state_dict(), stored.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert len(watch.losses()) == 8  # 2 epochs of 4 batches
+    assert len(monitor.losses()) == 8  # 2 epochs of 4 batches
     table = compare_with_stored(classifier, stored, read_set(layout.data, "id_test"), 10, CPU)
     assert table["difference"].tolist() == [0.0, 0.0, 0.0]
     assert table.loc["weights", "here"] == sum(v.numel() for v in ours.values())
 
 
-def test_other_weights_are_told_by_their_largest_difference(layout: Layout):
+def test_other_weights_show_by_their_largest_difference(layout: Layout):
     train(layout, "ft", 0)
     one, other = (load_classifier(layout.model("ft", 0)) for _ in range(2))
     with torch.no_grad():

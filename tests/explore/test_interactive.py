@@ -1,0 +1,173 @@
+"""Figures that follow controls: what they show, and what is left where no kernel runs."""
+
+import base64
+import time
+from io import BytesIO
+
+import ipywidgets as widgets
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.label_space import LabelSpace
+from carot_lib.calibration.metrics import ece, nll
+from carot_lib.calibration.predictions import Predictions
+from carot_lib.explore.interactive import (
+    SHARPNESS,
+    VIEW,
+    InteractiveFigure,
+    slider_temperatures,
+    statistics_by_temperature,
+    temperature_figure,
+    temperature_slider,
+    wise_ft_slider,
+)
+from carot_lib.report.results import Report
+
+mpl.use("agg")
+rng = np.random.default_rng(0)
+LOGITS = rng.normal(size=(200, 6)).astype(np.float32) * 3
+LABELS = rng.integers(0, 3, size=200)
+SUBSET = LabelSpace(6, ((0,), (2, 5), (4,)))
+
+
+def line_figure(slider: widgets.FloatSlider) -> InteractiveFigure:
+    """A line at the height of a slider."""
+    figure, ax = plt.subplots(figsize=(3, 2))
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="x")
+    line = ax.axhline(slider.value, color="red", linewidth=3)
+
+    def draw() -> Figure:
+        line.set_ydata([slider.value] * 2)
+        return figure
+
+    return InteractiveFigure([slider], draw, [slider])
+
+
+def test_the_picture_follows_its_controls_and_is_the_same_for_the_same_state():
+    slider = widgets.FloatSlider(value=0.2, max=1)
+    shown = line_figure(slider)
+    first = shown.picture.value
+    slider.value = 0.8
+    assert shown.picture.value != first
+    seen = Image.open(BytesIO(shown.picture.value))
+    assert (seen.format, seen.size) == ("WEBP", (450, 300))  # 3 x 2 in at 150 dots an inch
+    assert shown.picture.width == str(round(450 / SHARPNESS))
+    slider.value = 0.2
+    assert shown.picture.value == first
+    assert plt.get_fignums() == []  # or the notebook would show the figure once more
+
+
+def test_one_output_holds_the_widget_and_the_picture_as_it_is_now():
+    slider = widgets.FloatSlider(value=0.2, max=1)
+    shown = line_figure(slider)
+    slider.value = 0.8
+    data, metadata = shown._repr_mimebundle_()
+    assert set(data) == {VIEW, "image/png", "text/plain"}
+    assert data[VIEW]["model_id"] == shown.widget.model_id
+    png = Image.open(BytesIO(base64.b64decode(data["image/png"])))
+    live = Image.open(BytesIO(shown.picture.value))
+    assert (np.asarray(png) == np.asarray(live)).all()
+    assert metadata == {"image/png": {"width": 300}}
+    assert shown._repr_mimebundle_()[0]["image/png"] == data["image/png"]
+
+
+def test_statistics_by_temperature_are_those_of_the_metrics():
+    predictions = Predictions(LOGITS, LABELS, SUBSET, "r", "0" * 16)
+    for temperature, found in statistics_by_temperature(predictions, [0.5, 1.0, 3.0], 10).items():
+        scaled = LOGITS.astype(np.float64) / temperature
+        assert found[1] == pytest.approx(nll(scaled, LABELS, label_space=SUBSET), abs=1e-6)
+        assert found[0].ece() == pytest.approx(ece(scaled, LABELS, label_space=SUBSET), abs=1e-6)
+
+
+def test_statistics_of_one_temperature_by_hand():
+    # two images, logits (2, 0) and labels 0 and 1: at T = 2 the first class has 1 / (1 + e^-1)
+    logits, space = np.array([[2.0, 0.0], [2.0, 0.0]], np.float32), LabelSpace.identity(2)
+    predictions = Predictions(logits, np.array([0, 1]), space, "x", "0")
+    stats, loss = statistics_by_temperature(predictions, [2.0], 10)[2.0]
+    assert stats.mean_confidence() == pytest.approx(0.7310586, abs=1e-7)
+    assert loss == pytest.approx((0.3132617 + 1.3132617) / 2, abs=1e-6)
+
+
+def test_the_slider_stops_at_one_at_both_ends_and_where_a_temperature_was_chosen():
+    found = slider_temperatures(0.5, 10.0, 0.777, 20.0)
+    assert found == sorted(set(found))
+    assert {0.5, 0.777, 1.0, 10.0} <= set(found)
+    assert 20.0 not in found
+    assert np.diff(np.log(found)).max() < 0.08  # no two neighbours are further apart than 8 %
+
+
+def test_numbers_stand_beside_the_diagram():
+    stats = BinStats.from_confidences(np.full(20, 0.75), np.arange(20) < 8, 10)
+    figure = temperature_figure("FT on R", 1.5, stats, 0.5, level=0.95)
+    upper, lower, aside = figure.axes
+    assert upper.texts[0].get_text() == "ECE 35.0"
+    assert lower.get_ylim() == (0, 100)
+    words = [text.get_text() for text in aside.texts]
+    assert words[0] == "FT on R"
+    numbers = dict(zip(words[1::2], words[2::2], strict=True))
+    assert (numbers["temperature"], numbers["ECE"], numbers["images"]) == ("1.50", "0.3500", "20")
+    assert (numbers["accuracy"], numbers["mean confidence"]) == ("0.4000", "0.7500")
+
+
+def test_the_temperature_slider_follows_every_control(report: Report):
+    shown = temperature_slider(report, run="ft")
+    (which_set, run, seed), (temperature, plain, chosen) = (
+        row.children for row in shown.widget.children[:2]
+    )
+    assert [name for name, _ in which_set.options] == ["ID validation", "ID test", "Rotated"]
+    seen = [shown.picture.value]
+    for control, value in ((temperature, 0.5), (which_set, "rotated"), (run, "zs"), (seed, 1)):
+        control.value = value
+        seen.append(shown.picture.value)
+    chosen.click()
+    assert temperature.value == 0.77  # of zs
+    run.value = "ft"
+    chosen.click()
+    assert temperature.value == 1.5
+    seen.append(shown.picture.value)
+    plain.click()
+    assert temperature.value == 1.0
+    assert len(set(seen)) == len(seen)
+    which_set.value, seed.value = "id_test", 0
+    assert shown.picture.value == seen[0]
+
+
+def test_missing_predictions_are_named_with_their_stage(report: Report):
+    report.layout.predictions("ft", 0, "id_test").unlink()
+    with pytest.raises(FileNotFoundError, match="run stage `predict`"):
+        temperature_slider(report, run="ft")
+
+
+def test_a_change_of_the_slider_takes_little_processor_time():
+    # 0.2 s even where type checks slow the code down; the clock depends on who else computes
+    stats = BinStats.from_confidences(rng.random(50_000), rng.random(50_000) < 0.5, 10)
+    shown = InteractiveFigure([], lambda: temperature_figure("", 1.0, stats, 0.5, 0.95), [])
+    spent = []
+    for _ in range(6):
+        start = time.thread_time()
+        shown.refresh()
+        spent.append(time.thread_time() - start)
+    assert min(spent) < 0.2
+
+
+def test_the_marks_follow_alpha_from_the_middle_on(report: Report):
+    shown = wise_ft_slider(report)
+    _, alpha = shown.widget.children[0].children
+    assert alpha.value == 0.4  # nearest to one half
+    assert [value for _, value in alpha.options] == [0.0, 0.4, 1.0]
+    first = shown.picture.value
+    alpha.value = 1.0
+    assert shown.picture.value != first
+    alpha.value = 0.4
+    assert shown.picture.value == first
+
+
+def test_missing_wise_ft_curves_are_named_with_what_to_run(report: Report):
+    (report.layout.results / "wise_ft_curves" / "ft_seed0.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"ft_seed0\.csv is missing: run `make repro`"):
+        wise_ft_slider(report)
