@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from carot_lib.data.prompts import clip_templates, tokenize_prompts
 from carot_lib.layout import Layout
 from carot_lib.methods.base import Batch
 from carot_lib.models.clip import Clip, build_clip, load_clip
-from carot_lib.params import MethodParams, Run
-from carot_lib.schema import count_steps, read_params
+from carot_lib.params import MethodParams, load_params
+from carot_lib.schema import count_steps
 from carot_lib.sources.imagenet import CLASS_NAMES
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams
@@ -56,9 +55,8 @@ class Case:
 def miniature(root: Path) -> Case:
     """The miniature's own model, pictures and batches, from one EMA update to the next."""
     layout = Layout(root, "miniature")
-    branch = partial(read_params, layout.params)
-    training = branch(TrainingParams, "miniature", "training")
-    runs = {name: branch(Run, "miniature", "runs", name).root for name in RUNS}
+    scale = load_params(layout.params).miniature
+    training, runs = scale.training, {name: scale.run(name) for name in RUNS}
     clip, train = load_clip(layout.pretrained), read_set(layout.data, "train")
     prompts = read_prompts(layout.data, clip.context_length)
     total_steps = training.total_steps(len(train.labels))
@@ -72,8 +70,9 @@ def miniature(root: Path) -> Case:
         data = batches(train.open_images(clip.preprocessing), train.labels, draws, workers=0)
         batches_of[name] = list(itertools.islice(data, steps))
     warmup = count_steps(training.warmup, total_steps)
-    hardware = branch(HardwareParams, "miniature", "hardware")
-    return Case("the miniature's", clip, prompts, runs, batches_of, training, warmup, hardware)
+    return Case(
+        "the miniature's", clip, prompts, runs, batches_of, training, warmup, scale.hardware
+    )
 
 
 def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -> Case:
@@ -88,8 +87,8 @@ def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -
         batch_size: images.
         steps: optimizer steps of one measurement.
     """
-    branch = partial(read_params, root / "params.yaml")
-    runs = {name: branch(Run, "imagenet", "runs", name).root for name in RUNS}
+    scale = load_params(root / "params.yaml").imagenet
+    runs = {name: scale.run(name) for name in RUNS}
     runs["carot"] = runs["carot"].model_copy(update={"update_every": steps})
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -112,8 +111,8 @@ def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -
     ]
     alone = {"devices": 1, "nodes": 1, "accumulation": 1, "workers": 0}
     alone["precision"] = "bf16-mixed" if torch.cuda.is_available() else "32-true"
-    hardware = branch(HardwareParams, "imagenet", "hardware").model_copy(update=alone)
-    training = branch(TrainingParams, "imagenet", "training")
+    hardware = scale.hardware.model_copy(update=alone)
+    training = scale.training
     batches_of = dict.fromkeys(RUNS, drawn)
     # by the paper's own number of steps, of which those measured here are the first ones
     warmup = count_steps(training.warmup, training.total_steps(N_IMAGES))

@@ -22,10 +22,10 @@ from benchmarks.candidates import WAYS, Counted, MatrixProduct, parts_of_a_step,
 from benchmarks.cases import ARCHITECTURE, RUNS, Case, miniature, published
 from benchmarks.tables import report
 from benchmarks.timing import in_turn, machine
+from carot_lib.__main__ import exit_on_bad_input
 from carot_lib.files import write_json, write_text
 from carot_lib.layout import find_root
 from carot_lib.models.published import config_of
-from carot_lib.schema import exit_on_bad_input
 
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,10 +1,11 @@
 """Small parameters and data for tests of training and models."""
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from carot_lib.calibration.label_space import label_space_of
 from carot_lib.data.datasets import LabelledSet
-from carot_lib.params import MethodParams, Run
+from carot_lib.params import MethodParams
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import TrainingParams
 
@@ -49,7 +50,8 @@ def training(**changes: object) -> TrainingParams:
 
 def run(kind: str, **changes: object) -> MethodParams:
     """A run of one method."""
-    return Run.model_validate({"kind": kind, **RUNS[kind], **changes}).root
+    values = {"kind": kind, **RUNS[kind], **changes}
+    return TypeAdapter(MethodParams).validate_python(values)
 
 
 def labelled_set(

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from carot_lib.layout import Layout
 from carot_lib.models.clip import build_clip, load_clip
 from carot_lib.models.published import OpenClipParams, config_of
-from carot_lib.stages.pretrain import make_pretrained
+from carot_lib.stages.pretrain import pretrain
 
 NAMES = ["umbrella", "black chess queen", "digit six"]
 TINY = {
@@ -97,14 +97,15 @@ def test_a_checkpoint_file_is_open_clips_model(tmp_path: Path, architecture: str
 
 
 def test_the_config_and_the_activation_travel_with_the_checkpoint(tmp_path: Path):
-    tree = {"imagenet": {"pretrained": {"kind": "open_clip"}}}
-    tree["imagenet"]["pretrained"] |= {
+    tree = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    tree["imagenet"]["pretrained"] = {
+        "kind": "open_clip",
         "architecture": "test-tiny-quickgelu",
         "weights": checkpoint(tmp_path, "test-tiny-quickgelu").name,
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
     layout = Layout(tmp_path, "imagenet")
-    make_pretrained(layout)
+    pretrain(layout)
     assert {path.name for path in layout.pretrained.iterdir()} == {"clip.json", "clip.safetensors"}
     assert json.loads((layout.pretrained / "clip.json").read_text())["quick_gelu"] is True
     loaded, images = load_clip(layout.pretrained), torch.randn(2, 3, 16, 16)

@@ -9,18 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from carot_lib.stages.calibrate import calibrate
-from carot_lib.stages.interpolate import mix
-from carot_lib.stages.posthoc import posthoc
-from carot_lib.stages.zero_shot import zero_shot
 from handwritten_digits import ROOT, digit_params, write_digits
 
 from carot_lib.layout import Layout
-from carot_lib.stages.check_data import check_data
-from carot_lib.stages.data import data
+from carot_lib.stages.classifiers import wise_ft, zero_shot
+from carot_lib.stages.data import check_data, prepare
 from carot_lib.stages.evaluate import evaluate
 from carot_lib.stages.predict import predict
-from carot_lib.stages.pretrain import make_pretrained
+from carot_lib.stages.pretrain import pretrain
 from carot_lib.stages.tables import tables
 from carot_lib.stages.train import train
 
@@ -48,20 +44,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     numbers = digit_params() | {"profile": "folders"}
     folders = numbers["folders"]
     folders["data"] |= {"templates": "captions.txt", "validation_per_class": 3}
-    folders["training"] |= {"epochs": 1, "warmup_steps": 1}
+    folders["training"] |= {"epochs": 1, "warmup": 1}
     folders["evaluation"]["bootstrap"]["resamples"] = 20
     (root / "params.yaml").write_text(yaml.safe_dump(numbers, sort_keys=False))
     (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     layout, rows = Layout(root, "folders"), numbers["rows"]
     assert check_data(layout) == []
-    data(layout)
-    make_pretrained(layout)
+    prepare(layout)
+    pretrain(layout)
     zero_shot(layout, 0)
-    for run in numbers["trained"]:
+    methods = dict(numbers["methods"])
+    interpolated = methods.pop("wise_ft")
+    for run in itertools.chain.from_iterable(methods.values()):
         train(layout, run, 0)
-    for run in numbers["interpolated"]:
-        mix(layout, run, 0)
-    for run, stage in itertools.product(rows, (predict, calibrate, evaluate, posthoc)):
+    for run in interpolated:
+        wise_ft(layout, run, 0)
+    for run, stage in itertools.product(rows, (predict, evaluate)):
         stage(layout, run, 0)
     tables(layout)
     dvc(root, "commit", "--force", "--with-deps", "tables@folders")
@@ -81,12 +79,13 @@ def dvc(root: Path, *words: str) -> str:
 
 
 def test_every_notebook_has_run_and_is_a_page_of_the_appendix(project: Layout):
-    executed = {path.stem for path in (project.results / "notebooks").glob("*.ipynb")}
+    executed = {path.stem for path in (project.results / "notebooks").glob("*/*.ipynb")}
     assert executed == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     pages = {path.stem for path in project.site.glob("[0-9]*.html")}
     assert {name for name in executed if "01" <= name < "08"} <= pages <= executed
     for name in ("world", "world_classes", "pretraining", "reliability_real", "figure2", "figure5"):
-        assert (project.results / "figures" / f"{name}.png").stat().st_size > 5000
+        (figure,) = (project.results / "notebooks").glob(f"*/{name}.png")
+        assert figure.stat().st_size > 5000
 
 
 def test_the_pages_name_the_users_sets(project: Layout):
@@ -98,9 +97,9 @@ def test_the_pages_name_the_users_sets(project: Layout):
 
 
 def test_a_published_clip_without_a_history_shows_its_similarities(project: Layout):
-    figure = project.results / "figures" / "pretraining.png"
+    figure = project.notebook("01_world").with_name("pretraining.png")
     of_history = figure.read_bytes()
     (project.pretrained / "history.csv").unlink()  # what else it has of a published one
-    words = ["carot_lib.stages.run_notebook", "--profile", "folders", "--notebook", "01_world"]
+    words = ["carot_lib", "notebook", "--profile", "folders", "--notebook", "01_world"]
     subprocess.run([sys.executable, "-m", *words], cwd=project.root, check=True)
     assert figure.read_bytes() != of_history

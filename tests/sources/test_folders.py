@@ -18,10 +18,9 @@ from carot_lib.calibration.predictions import Predictions
 from carot_lib.data.datasets import read_class_names, read_set, read_templates
 from carot_lib.layout import Layout
 from carot_lib.sources.scan import find_set
-from carot_lib.stages.check_data import check_data
-from carot_lib.stages.data import data
+from carot_lib.stages.data import check_data, prepare
 from carot_lib.stages.predict import predict
-from carot_lib.stages.pretrain import make_pretrained
+from carot_lib.stages.pretrain import pretrain
 from carot_lib.stages.train import train
 
 
@@ -56,8 +55,8 @@ def top(layout: Layout) -> Path:
 
 def test_real_images_are_learnt(layout: Layout):
     assert check_data(layout) == []
-    data(layout)
-    make_pretrained(layout)
+    prepare(layout)
+    pretrain(layout)
     accuracies = {}
     for run in ("ft", "flyp", "carot"):
         train(layout, run, seed=0)
@@ -78,7 +77,7 @@ def test_real_images_are_learnt(layout: Layout):
 
 def test_the_sets_have_the_images_of_their_folders(layout: Layout):
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     assert read_class_names(layout.data) == [name.replace("_", " ") for name in CLASSES]
     for name, folder in (("train", "train"), ("id_val", "train"), ("id_test", "test")):
         one = read_set(layout.data, name)
@@ -97,7 +96,7 @@ def test_the_sets_have_the_images_of_their_folders(layout: Layout):
 
 def test_the_held_out_images_are_those_of_each_classs_own_stream(layout: Layout):
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     one = read_set(layout.data, "id_val")
     for label, name in enumerate(CLASSES):
         files = sorted(path.name for path in (top(layout) / "train" / name).iterdir())
@@ -125,7 +124,7 @@ def test_thumbnails_are_squares_of_the_files_or_the_pictures_as_they_are(layout:
     wide.paste((0, 0, 255), (40, 0, 260, 200))  # the middle: a square shows nothing else
     wide.save(top(layout) / "test" / "digit_eight" / "0.png")
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     test = read_set(layout.data, "id_test")
     assert test.paths[0] == "test/digit_eight/0.png"
     large, small = test.thumbnails([0, 1])
@@ -143,7 +142,7 @@ def test_a_folder_val_is_the_validation_set(layout: Layout):
     assert "validation_per_class: give a number" in check_data(layout)[0]
     change(layout, validation_per_class=None)
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     assert len(read_set(layout.data, "train").labels) == 900
     assert len(read_set(layout.data, "id_val").labels) == 300
 
@@ -166,7 +165,7 @@ def test_classes_and_captions_may_be_named_in_files(layout: Layout):
     (layout.root / "captions.txt").write_text("a scan of {}.\n\nhandwriting: {}\n")
     change(layout, class_names="names.csv", templates="captions.txt")
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     assert read_class_names(layout.data)[0] == "eight, by hand"
     assert [t("x") for t in read_templates(layout.data)] == ["a scan of x.", "handwriting: x"]
 
@@ -235,12 +234,12 @@ def test_too_few_images_to_hold_out(layout: Layout):
     assert line.endswith("lower validation_per_class")
 
 
-def test_a_problem_is_exit_code_1_and_no_report(layout: Layout):
+def test_a_problem_is_exit_code_2_and_no_report(layout: Layout):
     shutil.rmtree(top(layout))
     (layout.root / "carot_lib").mkdir()  # marks the root of a project
-    words = [sys.executable, "-m", "carot_lib.stages.check_data", "--profile", "folders"]
+    words = [sys.executable, "-m", "carot_lib", "check_data", "--profile", "folders"]
     done = subprocess.run(words, cwd=layout.root, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"{top(layout)}: no such folder, or an empty one: see data/README.md" in done.stderr
     assert "Traceback" not in done.stderr
     assert not layout.checked.exists()

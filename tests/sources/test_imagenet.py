@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from carot_lib.stages.check_data import check_data
+import yaml
 from PIL import Image
 from test_shards import write_shard
 
@@ -15,7 +15,7 @@ from carot_lib.evaluation import load_evaluation
 from carot_lib.layout import Layout
 from carot_lib.sources import imagenet
 from carot_lib.sources.imagenet import ImagenetParams, read_objectnet_mapping
-from carot_lib.stages.data import data
+from carot_lib.stages.data import check_data, prepare
 
 WORDNET_IDS = ["n01440764", "n01443537", "n02123045", "n03063599"]
 NAMES = ["tench", "goldfish", "tabby cat", "coffee mug"]
@@ -29,19 +29,9 @@ SETS = {  # the real table with the counts of the tree below
     "objectnet": (("objectnet-1.0/images",), 5, 2),
 }
 V2_CLASSES = 12  # so that 10 comes before 2 in the order of text
-PARAMS = """
-imagenet:
-  data: {kind: imagenet, folder: data/imagenet, train_shards: null,
-    validation_per_class: 2, seed: 0, on_error: stop}
-  evaluation:
-    n_bins: 10
-    ood: [imagenet_v2, imagenet_r, imagenet_a, imagenet_sketch, objectnet]
-    extra: []
-    temperature: {low: 0.5, high: 10.0, step: 0.01}
-    bootstrap: {resamples: 10, level: 0.95, seed: 0}
-    batch_mean_size: 512
-    equivalence_margin: 0.01
-"""
+TREE = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+TREE["imagenet"]["data"]["validation_per_class"] = 2
+PARAMS = yaml.safe_dump(TREE)
 
 
 def fill(folder: Path, n: int, extension: str = "JPEG") -> None:
@@ -117,7 +107,7 @@ def test_a_complete_tree_has_no_problem_and_is_counted(
 def prepared(layout: Layout, name: str):
     if not layout.data.exists():
         assert check_data(layout) == []
-        data(layout)
+        prepare(layout)
     return read_set(layout.data, name)
 
 
@@ -200,7 +190,7 @@ def test_all_problems_are_reported_at_once_each_with_what_to_do(
     assert not layout.checked.exists()
     assert "id_test: val: 8 of 8 images in 4 of 4 classes" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="run stage `check_data`"):
-        data(layout)
+        prepare(layout)
     assert not layout.data.exists()
 
 
@@ -208,7 +198,7 @@ def test_a_set_that_is_not_evaluated_need_not_be_there(layout: Layout):
     shutil.rmtree(top(layout) / "objectnet-1.0")
     layout.params.write_text(PARAMS.replace(", objectnet]", "]"))
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     with pytest.raises(FileNotFoundError, match=r"objectnet\.npz"):
         read_set(layout.data, "objectnet")
 
@@ -233,7 +223,7 @@ def test_unreadable_files_are_named_or_left_out(layout: Layout, capsys: pytest.C
     printed = capsys.readouterr().out
     assert "2 unreadable files will be left out:" in printed
     assert all(str(path) in printed for path in broken)
-    data(layout)
+    prepare(layout)
     assert "2 unreadable files are left out" in capsys.readouterr().err
     left = [*read_set(layout.data, "train").paths, *read_set(layout.data, "id_val").paths]
     assert len(left) == 18
@@ -277,7 +267,7 @@ def test_a_class_without_a_readable_file_leaves_nothing_half_made(layout: Layout
         path.write_bytes(b"")
     assert check_data(layout) == []
     with pytest.raises(ValueError, match="train: the readable files do not cover its classes"):
-        data(layout)
+        prepare(layout)
     assert not layout.data.exists()
 
 

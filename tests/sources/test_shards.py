@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from carot_lib.stages.check_data import check_data
 from handwritten_digits import CLASSES, SHIFTS, digit_params, write_digits
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +26,7 @@ from carot_lib.data.datasets import LabelledSet, read_class_names, read_set, rea
 from carot_lib.data.images import locate
 from carot_lib.layout import Layout
 from carot_lib.sources.shards import index_shard
-from carot_lib.stages.data import data
+from carot_lib.stages.data import check_data, prepare
 from carot_lib.training.samples import batches, draw_pairs
 
 SMALL = PreprocessCfg(size=16)
@@ -58,26 +57,20 @@ def sample(i: int, label: object) -> Sample:
     return f"{i:06d}", {"png": picture(i), "cls": str(label).encode()}
 
 
-NUMBERS = """
-folders:
-  data:
-    kind: shards
-    folder: data/shards
-    shards: {train: "train-{0..1}.tar", test: test.tar, few: [few.tar]}
-    class_names: names.txt
-    templates: null
-    validation_per_class: 1
-    seed: 0
-    on_error: stop
-  evaluation:
-    n_bins: 10
-    ood: [few]
-    extra: []
-    temperature: {low: 0.5, high: 10.0, step: 0.01}
-    bootstrap: {resamples: 10, level: 0.95, seed: 0}
-    batch_mean_size: 512
-    equivalence_margin: 0.01
+DATA = """
+kind: shards
+folder: data/shards
+shards: {train: "train-{0..1}.tar", test: test.tar, few: [few.tar]}
+class_names: names.txt
+templates: null
+validation_per_class: 1
+seed: 0
+on_error: stop
 """
+TREE = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+TREE["folders"]["data"] = yaml.safe_load(DATA)
+TREE["folders"]["evaluation"]["ood"] = ["few"]
+NUMBERS = yaml.safe_dump(TREE)
 
 
 @pytest.fixture
@@ -113,7 +106,7 @@ def test_every_image_is_found_once_with_its_label(layout: Layout, capsys: pytest
     printed = capsys.readouterr().out.splitlines()
     assert "train: train-{0..1}.tar: 12 images in 3 classes" in printed
     assert "few: few.tar: 2 images in 2 classes" in printed
-    data(layout)
+    prepare(layout)
     assert read_class_names(layout.data) == ["cat", "steam locomotive", "tea pot"]
     test = read_set(layout.data, "id_test")
     assert test.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -130,7 +123,7 @@ def test_every_image_is_found_once_with_its_label(layout: Layout, capsys: pytest
 
 def test_a_project_that_is_moved_as_a_whole_finds_its_shards(layout: Layout, tmp_path: Path):
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     moved = layout.root.rename(tmp_path.with_name(f"{tmp_path.name} elsewhere"))
     assert contents(read_set(Layout(moved, "folders").data, "few")) == [picture(31), picture(30)]
 
@@ -164,7 +157,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         numbers["folders"]["data"] |= kind
         layout.params.write_text(yaml.safe_dump(numbers))
         assert check_data(layout) == []
-        data(layout)
+        prepare(layout)
         prepared.append(layout.data.rename(layout.data.with_name(f"prepared{len(prepared)}")))
     return tuple(prepared)
 
@@ -304,7 +297,7 @@ def test_an_invalid_sample_is_named_or_left_out(
     change(layout, on_error="skip")
     assert check_data(layout) == []
     assert line in capsys.readouterr().out.splitlines()
-    data(layout)
+    prepare(layout)
     assert len(read_set(layout.data, "id_test").labels) == 6
 
 
@@ -336,7 +329,7 @@ def test_unreadable_images_are_named_or_left_out(layout: Layout, capsys: pytest.
     assert check_data(layout) == []
     assert "3 unreadable files will be left out:" in capsys.readouterr().out
     assert len(json.loads(layout.checked.read_text())["unreadable"]) == 3
-    data(layout)
+    prepare(layout)
     counts = [len(read_set(layout.data, name).labels) for name in ("train", "id_val")]
     assert sum(counts) == 12
 
@@ -420,7 +413,7 @@ def test_shards_of_val_are_the_validation_set_and_captions_come_from_a_file(layo
     (layout.root / "captions.txt").write_text("a scan of {}.\n")
     change(layout, shards=sets, validation_per_class=None, templates="captions.txt")
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     assert len(read_set(layout.data, "id_val").labels) == 6
     assert len(read_set(layout.data, "train").labels) == 12
     assert [template("x") for template in read_templates(layout.data)] == ["a scan of x."]
@@ -428,7 +421,7 @@ def test_shards_of_val_are_the_validation_set_and_captions_come_from_a_file(layo
 
 def test_a_shard_that_has_changed_is_named(layout: Layout):
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     path = top(layout) / "few.tar"
     path.write_bytes(path.read_bytes()[:600])
     few = read_set(layout.data, "few")
@@ -495,13 +488,13 @@ def remote(address: str) -> dict[str, str]:
 
 def test_shards_behind_a_url_are_read_as_those_on_disk(layout: Layout, serve: Callable):
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     here = {name: read_set(layout.data, name) for name in ("train", "few")}
     expected = {name: one.open_images(SMALL)[range(len(one.labels))] for name, one in here.items()}
     Parts.sent = []
     change(layout, shards=remote(serve(Parts)))
     assert check_data(layout) == []
-    data(layout)
+    prepare(layout)
     for name, one in here.items():
         there = read_set(layout.data, name)
         assert there.shards[0].startswith("http://127.0.0.1")

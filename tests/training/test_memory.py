@@ -20,7 +20,7 @@ from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.methods.base import Batch, Setup
 from carot_lib.models.clip import Clip, build_clip, load_classifier, save_clip
-from carot_lib.params import Run
+from carot_lib.params import load_params
 from carot_lib.schema import read_params
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import fit
@@ -58,7 +58,7 @@ def growth(run: str, steps: int, keep: Callable[[dict[str, Tensor]], None] | Non
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(1, 9, (3, 4, 6), generator=generator)
     prompts[:, :, -1] = 9  # the end mark
-    method = read_params(PARAMS, Run, "miniature", "runs", run).root
+    method = load_params(PARAMS).miniature.run(run)
     total = WARM_UP + steps
     trained = method.build(Setup(tiny_clip(8, 8, 8), prompts, total))
     if keep is not None:
