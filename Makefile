@@ -9,7 +9,7 @@ READY_TEST := $(VENV)/.ready-test
 # uv installs the pinned versions faster than pip; where it is missing or fails (it reads other
 # settings than pip), pip does it. `make UV= ...` does not try uv.
 UV := $(shell command -v uv 2>/dev/null)
-uv_or_pip = $(if $(UV),$(1) || { echo "uv failed; using pip" >&2; $(2); },$(2))
+uv_or_pip = $(if $(UV),$(1) 2>/dev/null || { echo "uv failed; using pip" >&2; $(2); },$(2))
 install = $(call uv_or_pip,"$(UV)" pip install --quiet --compile-bytecode --python $(BIN)/python $(1),\
   $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1))
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and naming those that are damaged all the same."""
+"""Atomic writing of files, and errors that name a damaged file."""
 
 import json
 import os
@@ -19,43 +19,43 @@ class StageError(RuntimeError):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place once the block ends well.
+    """Yield a temporary path in the same folder, which replaces `path` if the block succeeds.
 
-    A reader sees the old file or the new one, never a half. If the block raises, the temporary
-    file is removed; if the process is killed, it stays behind under a name that nobody reads and
-    the next write replaces it.
+    A reader sees the old file or the new one, never a part. If the block raises, the temporary
+    file is removed. If the process is killed, it stays, under a name that nothing reads, until the
+    next write replaces it.
 
     Args:
-        path: the file to write; its folder is made if need be.
+        path: the file to write; its folder is made if it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished")
     try:
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
+            os.fsync(file.fileno())  # or a power cut could leave an empty file at `path`
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically, in UTF-8."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Name the file of the pipeline whose content the block cannot take.
+    """Turn errors of the block, which reads a file of the pipeline, into one that names the file.
 
     Raises:
-        ValueError: as said.
+        ValueError: the file is damaged; a missing file stays a FileNotFoundError.
     """
     try:
         yield
@@ -68,8 +68,8 @@ def read_json(path: Path) -> Any:
     """Read what `write_json` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged.
     """
     with reading(path):
         return json.loads(path.read_text(encoding="utf-8"))

@@ -26,8 +26,10 @@ TEMPLATES = [
 
 # HYPOTHESIS_PROFILE selects one; `make test-slow` takes `thorough`. No deadline: the first call of
 # a function also pays for its imports.
-settings.register_profile("default", max_examples=20, deadline=None, derandomize="CI" in os.environ)
-settings.register_profile("thorough", max_examples=100, deadline=None)
+for name, examples in (("default", 20), ("thorough", 100)):
+    settings.register_profile(
+        name, max_examples=examples, deadline=None, derandomize="CI" in os.environ
+    )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Files that take minutes; `--no-loadscope-reorder` in the Makefile keeps them in front.

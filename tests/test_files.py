@@ -1,4 +1,4 @@
-"""Writing whole or not at all: also when the block fails and when the process is killed."""
+"""Atomic writes: also when the block fails and when the process is killed."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def names(folder: Path) -> set[str]:
 
 
 def start(code: str, path: Path) -> subprocess.Popen:
-    """A Python process of its own that runs `code` on `path`."""
+    """A new Python process that runs `code` on `path`."""
     head = "import os, signal, sys, time\nfrom pathlib import Path\n"
     head += "from carot_lib.files import atomic_write\npath = Path(sys.argv[1])\n"
     return subprocess.Popen(
@@ -95,15 +95,15 @@ def test_a_process_killed_in_the_block_leaves_the_old_file(tmp_path: Path):
     assert process.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     leftover = names(tmp_path) - {"table.csv"}
-    assert len(leftover) == 1  # seen: the kill did hit in the middle
-    assert not leftover.pop().endswith(".csv")  # nobody's `*.csv` finds it
+    assert len(leftover) == 1  # so the kill came in the middle
+    assert not leftover.pop().endswith(".csv")  # no `*.csv` matches it
     write_text(path, "new")
     assert path.read_text() == "new"
-    assert names(tmp_path) == {"table.csv"}  # the next write clears up
+    assert names(tmp_path) == {"table.csv"}  # the next write replaced the leftover
 
 
 def test_a_process_killed_before_the_bytes_are_safe_leaves_the_old_file(tmp_path: Path):
-    # the new bytes must be on the disk before they take the name: the kill comes at the fsync
+    # the new bytes must be on the disk before the rename: the process is killed at the fsync
     path = tmp_path / "table.csv"
     path.write_text("old")
     code = (

@@ -483,7 +483,7 @@ def test_uv_on_the_path_installs_the_same_lists(clone: Path, monkeypatch: pytest
 
 
 def test_pip_does_what_uv_fails_to_do(clone: Path):
-    write_program(clone / "uv", "#!/bin/sh\nexit 2\n")
+    write_program(clone / "uv", "#!/bin/sh\necho 'no such index' >&2\nexit 2\n")
     done = make(clone, "setup", uv="./uv")
     assert calls(done) == SETUP
     assert set(done.stderr.splitlines()) == {"uv failed; using pip"}
