@@ -1,1 +1,1 @@
-"""Images and captions: the miniature draws its own, ImageNet and folders bring theirs."""
+"""Prepared sets: how every stage reads images and captions."""

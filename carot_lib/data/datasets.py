@@ -128,15 +128,10 @@ class ArrayImages(Dataset):
 
 
 class FileImages(Dataset):
-    """Image files, decoded and transformed on access, indexed by lists of positions.
+    """Image files of a set, decoded and transformed on access, indexed by lists of positions.
 
     For evaluation the shorter side is resized and the centre cropped; for training a random crop
     of 90 to 100 % of the area is resized (no flip, no colour change), drawn by torch's generator.
-
-    Args:
-        source: a set with paths.
-        preprocessing: image size, mean, standard deviation and interpolation of the model.
-        training: whether to crop at random.
 
     Source: the transforms of CLIP's and WiSE-FT's public code, as in open_clip.
     """

@@ -133,10 +133,11 @@ class GlyphBank:
         self, pictograms: Int[Tensor, " batch"], recipe: Recipe, size: int, generator: Generator
     ) -> UInt8[Tensor, "batch size size 3"]:
         n = len(pictograms)
-        ink = self._pose(pictograms, recipe, size, recipe.size, recipe.offset, generator)
+        ink = self._pose(pictograms, recipe, size, generator)
+        small = recipe.model_copy(update={"size": Span(low=0.3, high=0.6), "offset": 0.0})
         for _ in range(recipe.clutter):
             others = torch.randint(len(self.masks), (n,), generator=generator)
-            edge = self._pose(others, recipe, size, Span(low=0.3, high=0.6), 0.0, generator)
+            edge = self._pose(others, small, size, generator)
             ink = torch.maximum(ink, _push_to_border(edge, size, generator))
         render = {"photo": _photo, "poster": _poster, "pencil": _pencil}[recipe.medium]
         picture = render(ink, recipe, generator)
@@ -146,13 +147,7 @@ class GlyphBank:
         return (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     def _pose(
-        self,
-        pictograms: Int[Tensor, " batch"],
-        recipe: Recipe,
-        size: int,
-        scale: Span,
-        offset: float,
-        generator: Generator,
+        self, pictograms: Int[Tensor, " batch"], recipe: Recipe, size: int, generator: Generator
     ) -> Float[Tensor, "batch 1 size size"]:
         """Masks of a batch, each in a face and pose of its own."""
         n = len(pictograms)
@@ -160,8 +155,8 @@ class GlyphBank:
         face = columns[torch.randint(len(columns), (n,), generator=generator)]
         angle = math.radians(recipe.rotation) * (2 * torch.rand(n, generator=generator) - 1)
         shear = recipe.shear * (2 * torch.rand(n, generator=generator) - 1)
-        shift = 2 * offset * (2 * torch.rand(n, 2, generator=generator) - 1)
-        zoom = 1 / scale.draw((n,), generator)  # the grid maps from the picture to the mask
+        shift = 2 * recipe.offset * (2 * torch.rand(n, 2, generator=generator) - 1)
+        zoom = 1 / recipe.size.draw((n,), generator)  # the grid maps from the picture to the mask
         cos, sin = zoom * angle.cos(), zoom * angle.sin()
         linear = torch.stack([cos, sin + shear * cos, -sin, cos - shear * sin], dim=1)
         linear = linear.view(n, 2, 2)
