@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from carot_lib import layout as layout_module
@@ -91,7 +91,6 @@ def test_dvc_looks_for_what_a_stage_writes_where_it_writes_it(name: str):
 names = st.text("abc_", min_size=1, max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
 @given(names, names, st.integers(0, 20), st.integers(0, 20))
 def test_no_two_runs_or_seeds_share_a_file(run: str, other: str, seed: int, second: int):
     per_run = ("model", "predictions", "evaluation")

@@ -220,9 +220,10 @@ def library_versions() -> dict[str, str]:
     """Versions of the direct requirements that are installed."""
     versions = {}
     for requirement in requires("carot-compendium") or []:
-        name = requirement.split("==")[0]
-        with suppress(PackageNotFoundError):  # some are for the tests only
-            versions[name] = version(name)
+        if "extra ==" not in requirement:  # of the tests
+            name = requirement.split("==")[0]
+            with suppress(PackageNotFoundError):
+                versions[name] = version(name)
     return versions
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -33,7 +33,6 @@ def test_a_path_may_name_a_part_of_a_shard():
     assert str(places[0]) == "a/b/x.tar: c:d/e.png"
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=40), st.data())
 def test_any_part_is_read_from_a_disk_and_from_other_file_systems(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, drawn: st.DataObject

@@ -9,7 +9,7 @@ import lightning_fabric.loggers.tensorboard as tensorboard_module
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny import KINDS, hardware, labelled_set, run, training
 
@@ -137,7 +137,6 @@ def test_a_validation_is_written_at_its_step(tmp_path: Path):
     assert values == {"step": 10, "loss": 4.0, "id_val": {"accuracy": 0.25, "ece": 0.5}}
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 35), st.integers(0, 35))
 def test_a_resumed_run_writes_the_files_of_an_uninterrupted_one(
     tmp_path_factory, steps: int, start: int
