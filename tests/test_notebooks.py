@@ -60,10 +60,12 @@ def test_each_starts_with_its_only_title_and_says_what_it_is_about():
         assert len(" ".join(rest)) > 80, path.name
 
 
-def test_the_one_parameter_of_each_is_the_profile():
+def test_the_parameters_of_each_are_the_profile_and_the_folder_of_its_figures():
     for notebook in NOTEBOOKS.values():
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        assert code[0].source == 'profile = "miniature"'
+        profile, figures = code[0].source.splitlines()
+        assert profile == 'profile = "miniature"'
+        assert figures.startswith("figures = None  # ")
         tagged = [cell.id for cell in code if "parameters" in cell.metadata.get("tags", [])]
         assert tagged == [code[0].id]
         assert "remove-cell" in code[0].metadata.tags

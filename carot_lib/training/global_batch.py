@@ -87,6 +87,7 @@ class _Gather(torch.autograd.Function):
     def forward(
         context: Any, rows: Shaped[Tensor, "local *row"], sizes: list[int]
     ) -> Shaped[Tensor, "global *row"]:
+        """Rows of all devices in their order."""
         context.sizes = sizes
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # shares differ by one row
         padded[: len(rows)] = rows
@@ -98,6 +99,7 @@ class _Gather(torch.autograd.Function):
     def backward(
         context: Any, gradient: Shaped[Tensor, "global *row"]
     ) -> tuple[Shaped[Tensor, "local *row"], None]:
+        """Gradient of this device's rows."""
         local = gradient.split(context.sizes)[dist.get_rank()]
         return len(context.sizes) * local, None
 
