@@ -126,14 +126,16 @@ def save(layout: Layout, run: str, seed: int) -> Predictions:
     return one
 
 
-def test_temperature_curve_and_history_are_those_of_the_run_and_the_first_seed(
+def test_temperature_curve_is_that_of_the_first_seed_and_history_of_all(
     layout: Layout, report: Report
 ):
     for run, seed in (("ft", 4), ("ft", 7), ("zs", 7)):
         save(layout, run, seed)
     assert report.temperature("ft") == 6.5
     assert report.temperature_curve("ft")["temperature"].tolist() == [1.0, 6.5]
-    assert report.history("ft")["contrastive"].tolist() == [3.0, 6.0]
+    history = report.history("ft")  # of both seeds
+    assert history["seed"].tolist() == [4, 4, 7, 7]
+    assert history["contrastive"].tolist() == [3.0, 6.0, 3.0, 9.0]
     with pytest.raises(
         FileNotFoundError, match=r"temperature_curve\.csv is missing: run `make rep"
     ):
@@ -170,8 +172,9 @@ def test_an_interval_is_that_of_the_ece_of_the_first_seed(report: Report):
 
 def test_the_grid_bears_the_names_of_the_paper(layout: Layout, report: Report):
     one = save(layout, "ft", 4)
-    stats, intervals = report.grid(["ft"], ["v2"])
+    stats, intervals, level = report.grid(["ft"], ["v2"])
     assert {name: list(row) for name, row in stats.items()} == {"V2": ["FT"]}
+    assert level == report.evaluation.bootstrap.level
     expected = BinStats.from_logits(one.logits, one.labels, 10, 1.0)
     assert stats["V2"]["FT"].ece() == pytest.approx(expected.ece())
     assert intervals["V2"]["FT"] == pytest.approx((0.631, 0.661))
