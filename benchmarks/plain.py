@@ -1,6 +1,6 @@
 """The plain way to the same losses, as the public codes of WiSE-FT, FLYP and CaRot go about it.
 
-Texts fill the model's whole context; the teacher encodes images and captions anew at every step;
+Texts fill the model's whole context; the teacher encodes images and captions again at every step;
 similarities are computed once for each direction; the optimizer is torch's default; the teacher
 follows tensor by tensor; the loss is read at every step. Written from what those codes do, with
 none of their lines.

@@ -52,7 +52,7 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> None:
-    """Let `peak_memory` begin anew, where the system can do that."""
+    """Let `peak_memory` start again, where the system can do that."""
     switch = Path("/proc/self/clear_refs")
     if switch.exists():
         switch.write_text("5")

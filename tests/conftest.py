@@ -71,13 +71,13 @@ def make_clip(clip_config: dict) -> Callable[[], Clip]:
 
 @pytest.fixture(scope="session")
 def class_prompts() -> Int[Tensor, "3 4 context"]:
-    """Token ids of three classes in four templates, of unlike lengths."""
+    """Token ids of three classes in four templates of different lengths."""
     return tokenize_prompts(["cat", "steam locomotive", "tea pot"], TEMPLATES, 32)
 
 
 @pytest.fixture(scope="session")
 def run_processes() -> Callable[[str, Path], None]:
-    """Runs a script of this folder, which starts processes of its own, on a folder."""
+    """Runs a script of this folder, which starts further processes, on a folder."""
 
     def run(script: str, folder: Path) -> None:
         subprocess.run(

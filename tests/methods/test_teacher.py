@@ -111,9 +111,9 @@ def test_updates_come_at_multiples_only():
     for step in range(1, 11):
         jolt(student, seed=step)
         before = snapshot(teacher.model)
-        told = teacher.update(student, step)
-        assert told != torch.equal(before["weight"], teacher.model.weight)
-        if told:
+        updated = teacher.update(student, step)
+        assert updated != torch.equal(before["weight"], teacher.model.weight)
+        if updated:
             moved.append(step)
     assert moved == [3, 6, 9]
 

@@ -1,4 +1,4 @@
-"""Published models through open_clip: what is loaded, what is refused, and what is said then."""
+"""Published models through open_clip: what is loaded, what is refused, and the messages."""
 
 import copy
 import json
@@ -69,7 +69,7 @@ def params(architecture: str, weights: str | Path) -> OpenClipParams:
     return OpenClipParams(kind="open_clip", architecture=architecture, weights=str(weights))
 
 
-def fault(folder: Path, architecture: str, weights: str | Path) -> str:
+def message_of(folder: Path, architecture: str, weights: str | Path) -> str:
     with pytest.raises(ValueError, match=r"architecture|weights|checkpoint|fit") as caught:
         params(architecture, weights).load(folder)
     assert len(str(caught.value).splitlines()) == 1
@@ -143,9 +143,9 @@ def test_the_image_transform_of_published_weights_travels(
 def test_weights_of_another_activation_are_refused(
     tmp_path: Path, architecture: str, weights: str, instead: str
 ):
-    said = fault(tmp_path, architecture, weights)
-    assert said.endswith(instead)
-    assert "QuickGELU" in said
+    message = message_of(tmp_path, architecture, weights)
+    assert message.endswith(instead)
+    assert "QuickGELU" in message
 
 
 def test_the_papers_model_has_its_activation():
@@ -155,19 +155,19 @@ def test_the_papers_model_has_its_activation():
 
 
 def test_an_unknown_architecture_names_its_neighbours(tmp_path: Path):
-    said = fault(tmp_path, "ViT-B-16-quickglu", "openai")
-    assert "did you mean ViT-B-16-quickgelu" in said
+    message = message_of(tmp_path, "ViT-B-16-quickglu", "openai")
+    assert "did you mean ViT-B-16-quickgelu" in message
 
 
 @pytest.mark.parametrize("architecture", ["coca_ViT-B-32", "ViT-B-16-SigLIP", "roberta-ViT-B-32"])
 def test_what_cannot_be_trained_here_is_refused(tmp_path: Path, architecture: str):
-    assert fault(tmp_path, architecture, "x").endswith("not supported")
+    assert message_of(tmp_path, architecture, "x").endswith("not supported")
 
 
 def test_unknown_weights_are_said_with_the_known_ones(tmp_path: Path):
-    said = fault(tmp_path, "ViT-B-16-quickgelu", "opnai")
-    assert "'opnai' is neither a file" in said
-    assert "openai" in said.split("(")[-1]
+    message = message_of(tmp_path, "ViT-B-16-quickgelu", "opnai")
+    assert "'opnai' is neither a file" in message
+    assert "openai" in message.split("(")[-1]
 
 
 def test_without_a_network_it_is_said_what_to_download_and_where_to_put_it(
@@ -177,10 +177,10 @@ def test_without_a_network_it_is_said_what_to_download_and_where_to_put_it(
         raise FileNotFoundError("Failed to download file: Name or service not known")
 
     monkeypatch.setattr("carot_lib.models.published.download_pretrained", fail)
-    said = fault(tmp_path, "ViT-B-16-quickgelu", "openai")
-    assert "cannot download 'openai' of ViT-B-16-quickgelu" in said
-    assert "https://huggingface.co/timm/vit_base_patch16_clip_224.openai" in said
-    assert "data/weights/" in said
+    message = message_of(tmp_path, "ViT-B-16-quickgelu", "openai")
+    assert "cannot download 'openai' of ViT-B-16-quickgelu" in message
+    assert "https://huggingface.co/timm/vit_base_patch16_clip_224.openai" in message
+    assert "data/weights/" in message
 
 
 def broken(folder: Path, change: str) -> Path:
@@ -195,30 +195,30 @@ def broken(folder: Path, change: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("missing", "tensors 2 missing (ln_final.bias, visual.proj)"),
         ("unknown", "tensors 1 unknown (head.weight)"),
     ],
 )
-def test_weights_that_do_not_fit_name_their_tensors(tmp_path: Path, change: str, said: str):
+def test_weights_that_do_not_fit_name_their_tensors(tmp_path: Path, change: str, message: str):
     broken(tmp_path, change)
-    text = fault(tmp_path, "test-tiny-quickgelu", "x.safetensors")
+    text = message_of(tmp_path, "test-tiny-quickgelu", "x.safetensors")
     assert "x.safetensors does not fit test-tiny-quickgelu" in text
-    assert all(word in text for word in said.split("(")[0].split())
-    assert all(key in text for key in said.split("(")[1].strip(")").split(", "))
+    assert all(word in text for word in message.split("(")[0].split())
+    assert all(key in text for key in message.split("(")[1].strip(")").split(", "))
 
 
 def test_weights_of_another_shape_name_their_tensors(tmp_path: Path):
     path = checkpoint(tmp_path, "test-tiny-wide")
-    said = fault(tmp_path, "test-tiny-quickgelu", path.name)
-    assert "tensors 2 of another shape" in said
-    assert "visual.proj" in said
-    assert "text_projection" in said
+    message = message_of(tmp_path, "test-tiny-quickgelu", path.name)
+    assert "tensors 2 of another shape" in message
+    assert "visual.proj" in message
+    assert "text_projection" in message
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x.bin"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x80\x02junk"])
 def test_a_file_that_is_no_checkpoint_is_said(tmp_path: Path, name: str, content: bytes):
     (tmp_path / name).write_bytes(content)
-    assert "not a readable checkpoint" in fault(tmp_path, "test-tiny-quickgelu", name)
+    assert "not a readable checkpoint" in message_of(tmp_path, "test-tiny-quickgelu", name)

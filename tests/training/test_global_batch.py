@@ -33,13 +33,13 @@ def computed(
 
 
 def assert_same_gradient(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Equal to 1e-5 of the largest gradient; every weight's own bears no more than rounding."""
+    """Equal to 1e-5 of the largest gradient; that of a single weight may be rounding only."""
     assert ours.keys() == theirs.keys()
     largest = max(value.abs().max().item() for value in theirs.values())
     assert largest > 0.1
     for name, value in theirs.items():
         gap = (ours[name] - value).abs().max().item()
-        assert gap < 1e-5 * largest, f"{name}: {gap} beside {largest}"
+        assert gap < 1e-5 * largest, f"{name}: {gap} of {largest}"
 
 
 @pytest.mark.parametrize("kind", KINDS)

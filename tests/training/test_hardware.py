@@ -1,4 +1,4 @@
-"""What a run computes on, and what is said where it is missing or too small."""
+"""What a run computes on, and the messages where it is missing or too small."""
 
 import pytest
 import torch
@@ -46,14 +46,14 @@ def test_other_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPa
         on("cpu", 2).launch()
 
 
-@pytest.mark.parametrize("said", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
-def test_too_little_memory_is_said_in_our_words(said: Exception):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_too_little_memory_is_explained(error: Exception):
     with (
         pytest.raises(MemoryError, match=r"^take less$") as caught,
         out_of_memory_means("take less"),
     ):
-        raise said
-    assert caught.value.__cause__ is said
+        raise error
+    assert caught.value.__cause__ is error
 
 
 @given(st.integers(2**62, 2**62 + 100))
@@ -63,9 +63,9 @@ def test_memory_that_no_machine_has_is_refused_by_torch_in_words_that_are_known(
 
 
 def test_a_file_that_cannot_be_mapped_is_known_too():
-    said = RuntimeError("unable to mmap 9 bytes from file <weights>: Cannot allocate memory (12)")
+    error = RuntimeError("unable to mmap 9 bytes from file <weights>: Cannot allocate memory (12)")
     with pytest.raises(MemoryError, match="take less"), out_of_memory_means("take less"):
-        raise said
+        raise error
 
 
 @pytest.mark.parametrize("other", [RuntimeError("shapes do not fit"), ValueError("no number")])
