@@ -51,8 +51,7 @@ def ece_batch_mean(
 ) -> float:
     """Mean of the ECEs of batches in the order of the classes, in [ECE, 1].
 
-    Not an estimate of the ECE: at 512 samples a batch, noise alone makes it large. It is reported
-    only for comparison with published numbers.
+    Only for comparison with published numbers: at 512 samples a batch, noise alone makes it large.
 
     Source: the evaluation of CaRot's public code, on batches of an image folder sorted by class.
     """

@@ -47,8 +47,8 @@ class TemperatureChoice:
         value_after: the criterion at the choice, by the direct formula.
         temperatures: the grid.
         values: the criterion on the grid.
-        n: number of samples it was chosen on.
-        selected_on: name of these samples.
+        n: number of samples.
+        selected_on: name of the samples.
     """
 
     temperature: float
@@ -74,8 +74,8 @@ def select_temperature(
 ) -> TemperatureChoice:
     """The temperature in [low, high] that minimises the ECE (on a grid) or the NLL (exactly).
 
-    Choose it on other samples than those whose calibration is reported. The least ECE of the grid
-    is the least by the direct formula: every temperature near it is recomputed.
+    Choose it on other samples than are reported. The least ECE of the grid is the least by the
+    direct formula: every temperature near it is recomputed.
 
     Args:
         logits: [N, K], array or tensor.
@@ -133,10 +133,7 @@ def direct_ece(logits: Array, labels: Array, temperature: float, n_bins: int) ->
 
 
 def sweep(
-    logits: Float[np.ndarray, "samples classes"],
-    labels: np.ndarray,
-    temperatures: Float[np.ndarray, " grid"],
-    n_bins: int,
+    logits: np.ndarray, labels: np.ndarray, temperatures: Float[np.ndarray, " grid"], n_bins: int
 ) -> tuple[Float[np.ndarray, " grid"], Float[np.ndarray, " grid"]]:
     """ECE and NLL at every temperature of an increasing grid, by interpolation.
 
@@ -161,7 +158,7 @@ def sweep(
             log_likelihood += g.sum(axis=0) + of_label.sum() / temperatures
         return gaps, log_likelihood
 
-    # numpy lets go of the interpreter, so threads work side by side; BLAS must not start its own
+    # numpy releases the interpreter lock, so threads help; BLAS must not start more of them
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = pool.map(task, range(0, len(labels), TASK))  # in order: the sums repeat bit by bit
         gaps, log_likelihood = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
@@ -200,8 +197,7 @@ def _recompute_least(
 ) -> np.ndarray:
     """The curve with its least values, and all that could be less, by the direct formula.
 
-    The error of the interpolation is measured on the recomputed values: while it is more than half
-    the margin, the margin grows.
+    While the error of the interpolation there is more than half the margin, the margin grows.
     """
     direct = np.full(len(eces), np.nan)
     margin = RECHECK_MARGIN
@@ -214,9 +210,7 @@ def _recompute_least(
         margin = 4 * off
 
 
-def _chunks(
-    logits: np.ndarray, labels: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _chunks(logits: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Distances to the largest logit, the label's distance, and whether the prediction is right."""
     for start in range(0, len(logits), ROWS):
         part = np.ascontiguousarray(logits[start : start + ROWS])  # one order of summation

@@ -387,5 +387,5 @@ def test_vector_scaling_refuses_another_classifier():
 
 @pytest.mark.parametrize("n_bins", [0, -2])
 def test_a_histogram_without_bins_is_refused(n_bins: int):
-    with pytest.raises(ValueError, match="n_bins must be positive"):
+    with pytest.raises(ValueError, match="n_bins must be an integer in"):
         HistogramBinning.fit(sample(), n_bins)
