@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LabelSpace:
         return self.columns == tuple((i,) for i in range(self.n_classes))
 
     @cached_property
-    def _flat(self) -> tuple[np.ndarray, np.ndarray]:
+    def _flat(self) -> tuple[Int[np.ndarray, " columns"], Int[np.ndarray, " target_classes"]]:
         """All columns, class by class, and the position of the first one of each class."""
         sizes = [len(group) for group in self.columns]
         return np.concatenate(self.columns), np.cumsum([0, *sizes[:-1]])
@@ -86,7 +86,8 @@ def label_space_of(entry: Mapping[str, Any] | None, n_classes: int) -> LabelSpac
         n_classes: number of classes of the classifier.
 
     Raises:
-        ValueError, TypeError: the entry has no lists of `columns`, or as `LabelSpace`.
+        ValueError: the entry has no lists of `columns`, or as `LabelSpace`.
+        TypeError: as `LabelSpace`.
     """
     if entry is None:
         return LabelSpace.identity(n_classes)

@@ -85,11 +85,17 @@ class Predictions:
         return self.label_space.project(self.class_logits)
 
     def calibrated(self, temperature: float = 1.0) -> Calibrated:
-        """Confidences of the logits divided by a temperature, which must be positive."""
+        """Confidences of the logits divided by a temperature; 1 leaves them as they are.
+
+        Raises:
+            ValueError: the temperature is not positive and finite.
+        """
         temperature = check_temperature(temperature)
         return Calibrated.from_logits(self.logits.astype(np.float64) / temperature, self.labels)
 
-    def confidences(self, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    def confidences(
+        self, temperature: float = 1.0
+    ) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
         """Confidence of each prediction and whether it is correct; raises as `calibrated`."""
         calibrated = self.calibrated(temperature)
         return calibrated.confidences, calibrated.correct
@@ -97,7 +103,8 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write a .npz file atomically, with float32 logits and int64 labels.
 
-        The label space becomes the columns of all target classes, and how many each of them has.
+        The label space is stored as two arrays: the columns of all target classes in a row, and
+        the number of columns of each.
         """
         groups = self.label_space.columns
         with atomic_write(path) as temporary, temporary.open("wb") as file:
