@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from carot_lib.files import atomic_write
+from carot_lib.report.names import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES  # noqa: F401
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart. A run with label smoothing
 # has the colour and marker of the run without it, with dashes and an open marker.
