@@ -22,7 +22,7 @@ from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.plots import wise_ft_curves
 from carot_lib.report.reliability import add_legend, confidence_histogram, reliability_diagram
 from carot_lib.report.results import Report, read_table
-from carot_lib.report.styles import GREY, INK, style
+from carot_lib.report.styles import GREY, INK
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 SHARPNESS = 1.5  # pixels of the image per pixel of the page: screens are dense, drawing is slow
@@ -37,8 +37,7 @@ class InteractiveFigure:
 
     Args:
         controls: rows of widgets, from top to bottom.
-        draw: returns the figure, a new one or the same one after a change; called with the
-            project's style.
+        draw: returns the figure, a new one or the same one after a change.
         follow: widgets whose `value` the figure depends on.
     """
 
@@ -58,11 +57,10 @@ class InteractiveFigure:
 
     def refresh(self) -> None:
         """Draw the figure again."""
-        with style():
-            figure = self._draw()
-            figure.set_dpi(100 * SHARPNESS)
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
+        figure = self._draw()
+        figure.set_dpi(100 * SHARPNESS)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
         figure.set_layout_engine("none")  # if it is drawn again, nothing but the change moves
         plt.close(figure)  # or the notebook would show it once more
         self._image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -215,13 +213,12 @@ def wise_ft_slider(report: Report) -> InteractiveFigure:
         layout={"width": "420px"},
     )
     values = table.set_index(["run", "alpha", "dataset"]).sort_index()
-    with style():
-        figure = wise_ft_curves(table, report.names)
-        plane, errors = figure.axes
-        look = {"marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 1.6, "ls": "none"}
-        marks = [ax.plot([], [], **look)[0] for ax in (plane, errors)]
-        line = errors.axvline(0.5, color=INK, linewidth=0.8)
-        words = plane.text(0.03, 0.04, "", transform=plane.transAxes, linespacing=1.5)
+    figure = wise_ft_curves(table, report.names)
+    plane, errors = figure.axes
+    look = {"marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 1.6, "ls": "none"}
+    marks = [ax.plot([], [], **look)[0] for ax in (plane, errors)]
+    line = errors.axvline(0.5, color=INK, linewidth=0.8)
+    words = plane.text(0.03, 0.04, "", transform=plane.transAxes, linespacing=1.5)
 
     def draw() -> Figure:
         at = values.loc[run.value, alpha.value]

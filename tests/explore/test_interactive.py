@@ -58,6 +58,17 @@ def test_the_picture_follows_its_controls_and_is_the_same_for_the_same_state():
     assert plt.get_fignums() == []  # or the notebook would show the figure once more
 
 
+def test_drawing_restores_no_setting_that_the_first_figure_of_a_notebook_changes():
+    # the notebook's backend turns on the interactive mode then, without which no figure is shown
+    def draw() -> Figure:
+        plt.ion()
+        return plt.figure()
+
+    with mpl.rc_context({"interactive": False}):
+        InteractiveFigure([], draw, [])
+        assert plt.isinteractive()
+
+
 def test_one_output_holds_the_widget_and_the_picture_as_it_is_now():
     slider = widgets.FloatSlider(value=0.2, max=1)
     shown = line_figure(slider)
