@@ -86,6 +86,8 @@ class LossMonitor:
             step, recent = int(losses.index[-1]), losses.iloc[-SMOOTHED:].mean()
             self.bar.value = step
             self.label.value = f"{step} of {self.bar.max}: loss {recent:.3f} nats"
+            title = f"step {self.label.value}"
+            self._plot.axes[0].set_title(title, size=8, weight="normal", loc="right")
             shares = losses / losses.iloc[0]
             means = shares.rolling(SMOOTHED, min_periods=1).mean()
             self.losses_line.set_data(shares.index, shares.to_numpy())
