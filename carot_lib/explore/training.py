@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.explore.interactive import InteractiveFigure
 from carot_lib.models.clip import ImageClassifier
-from carot_lib.models.wise_ft import judge
+from carot_lib.models.wise_ft import evaluate_classifiers
 from carot_lib.report.plots import SMOOTHED
 from carot_lib.report.styles import PAGE_WIDTH, PALE, UNDER
 
@@ -135,7 +135,7 @@ def compare_with_stored(
         raise ValueError("the classifiers to compare do not have the same tensors")
     largest = max(float((here[key].double() - there[key].double()).abs().max()) for key in here)
     with contextlib.redirect_stderr(io.StringIO()):  # progress of a second
-        both = judge([classifier, stored], dataset, n_bins, device)
+        both = evaluate_classifiers([classifier, stored], dataset, n_bins, device)
     rows = {
         "accuracy": [stats.mean_accuracy() for stats in both],
         "ece": [stats.ece() for stats in both],
