@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.metrics import nll
 from carot_lib.calibration.predictions import Predictions
-from carot_lib.calibration.scores import top_confidences
 from carot_lib.files import read_json
 from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.plots import wise_ft_curves
 from carot_lib.report.reliability import add_legend, confidence_histogram, reliability_diagram
 from carot_lib.report.results import Report, read_table
-from carot_lib.report.styles import GREY, INK, style
+from carot_lib.report.styles import GREY, INK
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 SHARPNESS = 1.5  # pixels of the image per pixel of the page: screens are dense, drawing is slow
@@ -37,8 +37,7 @@ class InteractiveFigure:
 
     Args:
         controls: rows of widgets, from top to bottom.
-        draw: returns the figure, a new one or the same one after a change; called with the
-            project's style.
+        draw: returns the figure, a new one or the same one after a change.
         follow: widgets whose `value` the figure depends on.
     """
 
@@ -58,11 +57,10 @@ class InteractiveFigure:
 
     def refresh(self) -> None:
         """Draw the figure again."""
-        with style():
-            figure = self._draw()
-            figure.set_dpi(100 * SHARPNESS)
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
+        figure = self._draw()
+        figure.set_dpi(100 * SHARPNESS)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
         figure.set_layout_engine("none")  # if it is drawn again, nothing but the change moves
         plt.close(figure)  # or the notebook would show it once more
         self._image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -79,27 +77,6 @@ class InteractiveFigure:
         return data, {"image/png": {"width": round(self._image.width / SHARPNESS)}}
 
 
-def statistics_by_temperature(
-    predictions: Predictions, temperatures: Sequence[float], n_bins: int
-) -> dict[float, tuple[BinStats, float]]:
-    """Binned predictions and mean negative log-likelihood, in nats, at every temperature.
-
-    The numbers are those of the tables. Everything slow happens here, so that a slider only draws:
-    50,000 x 1,000 logits take a few seconds for all temperatures together.
-    """
-    logits, labels = predictions.logits, predictions.labels
-    margin = logits.max(axis=1) - logits[np.arange(len(labels)), labels]
-    margin = margin.mean(dtype=np.float64)
-    statistics = {}
-    for temperature in temperatures:
-        confidences, correct = top_confidences(logits, labels, temperature)
-        stats = BinStats.from_confidences(confidences, correct, n_bins)
-        # a label's probability is the confidence times exp(-margin / T)
-        nll = float(margin / temperature - np.log(confidences).mean())
-        statistics[temperature] = stats, nll
-    return statistics
-
-
 def slider_temperatures(low: float, high: float, *extra: float) -> list[float]:
     """Positions of a slider from `low` to `high`, with 1 and the extra values among them."""
     even = np.round(np.geomspace(low, high, POSITIONS), 2).tolist()
@@ -107,7 +84,7 @@ def slider_temperatures(low: float, high: float, *extra: float) -> list[float]:
 
 
 def temperature_figure(
-    title: str, temperature: float, stats: BinStats, nll: float, level: float
+    title: str, temperature: float, stats: BinStats, loss: float, level: float
 ) -> Figure:
     """A reliability diagram over its histogram, beside the numbers of one temperature."""
     figure = plt.figure(figsize=(6.6, 4.2), layout="none")
@@ -127,7 +104,7 @@ def temperature_figure(
         "temperature": f"{temperature:.2f}",
         "ECE": f"{stats.ece():.4f}",
         "noise floor": f"{stats.noise_floor():.4f}",
-        "NLL": f"{nll:.4f}",
+        "NLL": f"{loss:.4f}",
         "accuracy": f"{stats.mean_accuracy():.4f}",
         "mean confidence": f"{stats.mean_confidence():.4f}",
         "images": f"{stats.n:,}",
@@ -178,16 +155,18 @@ def temperature_slider(
     tooltip = "chosen on the ID validation set, by ECE"
     as_chosen = widgets.Button(description="as chosen", tooltip=tooltip, **button)
 
-    @cache
-    def load(name: str, set_name: str, seed: int) -> dict[float, tuple[BinStats, float]]:
-        predictions = Predictions.load(layout.predictions(name, seed, set_name))
-        return statistics_by_temperature(predictions, grid, evaluation.n_bins)
+    @lru_cache(maxsize=1)  # the logits of ImageNet are large
+    def load(name: str, seed: int, set_name: str) -> Predictions:
+        return Predictions.load(layout.predictions(name, seed, set_name))
 
     def draw() -> Figure:
-        statistics = load(which_run.value, which_set.value, which_seed.value)
+        predictions = load(which_run.value, which_seed.value, which_set.value)
+        confidences, correct = predictions.confidences(temperature.value)
+        stats = BinStats.from_confidences(confidences, correct, evaluation.n_bins)
+        loss = nll(predictions.logits / temperature.value, predictions.labels)
         title = f"{RUN_NAMES[which_run.value]} on {report.names[which_set.value]}"
-        numbers = statistics[temperature.value]
-        return temperature_figure(title, temperature.value, *numbers, evaluation.bootstrap.level)
+        level = evaluation.bootstrap.level
+        return temperature_figure(title, temperature.value, stats, loss, level)
 
     def set_chosen(_: widgets.Button) -> None:
         temperature.value = chosen[which_run.value, which_seed.value]
@@ -233,13 +212,12 @@ def wise_ft_slider(report: Report) -> InteractiveFigure:
         layout={"width": "420px"},
     )
     values = table.set_index(["run", "alpha", "dataset"]).sort_index()
-    with style():
-        figure = wise_ft_curves(table, report.names)
-        plane, errors = figure.axes
-        look = {"marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 1.6, "ls": "none"}
-        marks = [ax.plot([], [], **look)[0] for ax in (plane, errors)]
-        line = errors.axvline(0.5, color=INK, linewidth=0.8)
-        words = plane.text(0.03, 0.04, "", transform=plane.transAxes, linespacing=1.5)
+    figure = wise_ft_curves(table, report.names)
+    plane, errors = figure.axes
+    look = {"marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 1.6, "ls": "none"}
+    marks = [ax.plot([], [], **look)[0] for ax in (plane, errors)]
+    line = errors.axvline(0.5, color=INK, linewidth=0.8)
+    words = plane.text(0.03, 0.04, "", transform=plane.transAxes, linespacing=1.5)
 
     def draw() -> Figure:
         at = values.loc[run.value, alpha.value]

@@ -19,7 +19,7 @@ from carot_lib.explore.interactive import InteractiveFigure
 from carot_lib.models.clip import ImageClassifier
 from carot_lib.models.wise_ft import evaluate_classifiers
 from carot_lib.report.plots import SMOOTHED
-from carot_lib.report.styles import PAGE_WIDTH, PALE, UNDER, style
+from carot_lib.report.styles import PAGE_WIDTH, PALE, UNDER
 
 PAUSE = 1.0  # seconds between two drawings, so that they do not slow down the training
 
@@ -41,13 +41,12 @@ class LossMonitor:
         self.history: list[dict[str, int | float]] = []
         self.bar = widgets.IntProgress(max=total_steps, description="steps")
         self.label = widgets.Label(f"0 of {total_steps}")
-        with style():
-            self._plot, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.6))
-            self.losses_line = ax.plot([], [], color=PALE, linewidth=0.8)[0]
-            self.mean_line = ax.plot([], [], color=UNDER, linewidth=1.6)[0]
-            ax.set(xlim=(0, total_steps), ylim=(0, 1), xlabel="optimizer step", ylabel="loss")
-            ax.set_yticks([0, 0.5, 1], ["0", "half", "at the start"])
-            ax.grid()
+        self._plot, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.6))
+        self.losses_line = ax.plot([], [], color=PALE, linewidth=0.8)[0]
+        self.mean_line = ax.plot([], [], color=UNDER, linewidth=1.6)[0]
+        ax.set(xlim=(0, total_steps), ylim=(0, 1), xlabel="optimizer step", ylabel="loss")
+        ax.set_yticks([0, 0.5, 1], ["0", "half", "at the start"])
+        ax.grid()
         self._drawn_at = 0.0
         self._figure = InteractiveFigure([widgets.HBox([self.bar, self.label])], self._draw, [])
 
@@ -87,6 +86,8 @@ class LossMonitor:
             step, recent = int(losses.index[-1]), losses.iloc[-SMOOTHED:].mean()
             self.bar.value = step
             self.label.value = f"{step} of {self.bar.max}: loss {recent:.3f} nats"
+            title = f"step {self.label.value}"
+            self._plot.axes[0].set_title(title, size=8, weight="normal", loc="right")
             shares = losses / losses.iloc[0]
             means = shares.rolling(SMOOTHED, min_periods=1).mean()
             self.losses_line.set_data(shares.index, shares.to_numpy())

@@ -1,4 +1,4 @@
-"""All other figures: they draw the numbers that they are given and compute none."""
+"""All other figures: they draw the numbers that they are given."""
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence

@@ -1,10 +1,7 @@
 """The look shared by all figures: theme, colours and markers of runs, and saving."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -86,14 +83,6 @@ def marker_of(run: str) -> str:
 def use_style() -> None:
     """Set the theme of all figures that follow; for notebooks."""
     sns.set_theme("paper", "ticks", "colorblind", color_codes=False, rc=_RC)
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Set the theme inside a block and restore the previous settings after it."""
-    with mpl.rc_context():
-        use_style()
-        yield
 
 
 def save_figure(figure: Figure, folder: Path | str | None, name: str) -> None:

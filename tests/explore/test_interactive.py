@@ -13,15 +13,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.calibration.label_space import LabelSpace
-from carot_lib.calibration.metrics import ece, nll
+from carot_lib.calibration.metrics import nll
 from carot_lib.calibration.predictions import Predictions
+from carot_lib.explore import interactive
 from carot_lib.explore.interactive import (
     SHARPNESS,
     VIEW,
     InteractiveFigure,
     slider_temperatures,
-    statistics_by_temperature,
     temperature_figure,
     temperature_slider,
     wise_ft_slider,
@@ -30,9 +29,6 @@ from carot_lib.report.results import Report
 
 mpl.use("agg")
 rng = np.random.default_rng(0)
-LOGITS = rng.normal(size=(200, 6)).astype(np.float32) * 3
-LABELS = rng.integers(0, 3, size=200)
-SUBSET = LabelSpace(6, ((0,), (2, 5), (4,)))
 
 
 def line_figure(slider: widgets.FloatSlider) -> InteractiveFigure:
@@ -62,6 +58,17 @@ def test_the_picture_follows_its_controls_and_is_the_same_for_the_same_state():
     assert plt.get_fignums() == []  # or the notebook would show the figure once more
 
 
+def test_drawing_restores_no_setting_that_the_first_figure_of_a_notebook_changes():
+    # the notebook's backend turns on the interactive mode then, without which no figure is shown
+    def draw() -> Figure:
+        plt.ion()
+        return plt.figure()
+
+    with mpl.rc_context({"interactive": False}):
+        InteractiveFigure([], draw, [])
+        assert plt.isinteractive()
+
+
 def test_one_output_holds_the_widget_and_the_picture_as_it_is_now():
     slider = widgets.FloatSlider(value=0.2, max=1)
     shown = line_figure(slider)
@@ -74,23 +81,6 @@ def test_one_output_holds_the_widget_and_the_picture_as_it_is_now():
     assert (np.asarray(png) == np.asarray(live)).all()
     assert metadata == {"image/png": {"width": 300}}
     assert shown._repr_mimebundle_()[0]["image/png"] == data["image/png"]
-
-
-def test_statistics_by_temperature_are_those_of_the_metrics():
-    predictions = Predictions(LOGITS, LABELS, SUBSET, "r", "0" * 16)
-    for temperature, found in statistics_by_temperature(predictions, [0.5, 1.0, 3.0], 10).items():
-        scaled = LOGITS.astype(np.float64) / temperature
-        assert found[1] == pytest.approx(nll(scaled, LABELS, label_space=SUBSET), abs=1e-6)
-        assert found[0].ece() == pytest.approx(ece(scaled, LABELS, label_space=SUBSET), abs=1e-6)
-
-
-def test_statistics_of_one_temperature_by_hand():
-    # two images, logits (2, 0) and labels 0 and 1: at T = 2 the first class has 1 / (1 + e^-1)
-    logits, space = np.array([[2.0, 0.0], [2.0, 0.0]], np.float32), LabelSpace.identity(2)
-    predictions = Predictions(logits, np.array([0, 1]), space, "x", "0")
-    stats, loss = statistics_by_temperature(predictions, [2.0], 10)[2.0]
-    assert stats.mean_confidence() == pytest.approx(0.7310586, abs=1e-7)
-    assert loss == pytest.approx((0.3132617 + 1.3132617) / 2, abs=1e-6)
 
 
 def test_the_slider_stops_at_one_at_both_ends_and_where_a_temperature_was_chosen():
@@ -135,6 +125,25 @@ def test_the_temperature_slider_follows_every_control(report: Report):
     assert len(set(seen)) == len(seen)
     which_set.value, seed.value = "id_test", 0
     assert shown.picture.value == seen[0]
+
+
+def test_the_numbers_beside_the_diagram_are_those_of_the_metrics(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+
+    def record(title: str, temperature: float, stats: BinStats, loss: float, level: float):
+        seen.append((title, temperature, stats.ece(), loss, level))
+        return plt.figure()
+
+    monkeypatch.setattr(interactive, "temperature_figure", record)
+    shown = temperature_slider(report, "rotated", "ft")
+    *_, chosen = shown.widget.children[1].children
+    chosen.click()
+    stored = Predictions.load(report.layout.predictions("ft", 0, "rotated"))
+    scaled = stored.logits.astype(np.float64) / 1.5
+    expected = report.stats("ft", "rotated", "temperature").ece(), nll(scaled, stored.labels)
+    assert seen[1] == ("FT on Rotated", 1.5, *map(pytest.approx, expected), 0.95)
 
 
 def test_missing_predictions_are_named_with_their_stage(report: Report):

@@ -20,14 +20,15 @@ from carot_lib.report.plots import (
     training_curves,
     wise_ft_curves,
 )
-from carot_lib.report.styles import PAGE_WIDTH, colour_of, marker_of, style
+from carot_lib.report.styles import PAGE_WIDTH, colour_of, marker_of, use_style
 
 mpl.use("agg")
 
 
 @pytest.fixture(autouse=True)
 def _figures_are_styled_and_closed() -> Iterator[None]:
-    with style():
+    with mpl.rc_context():
+        use_style()
         yield
     plt.close("all")
 

@@ -20,7 +20,7 @@ from carot_lib.report.reliability import (
     reliability_diagram,
     reliability_grid,
 )
-from carot_lib.report.styles import OVER, PAGE_WIDTH, PALE, UNDER, save_figure, style
+from carot_lib.report.styles import OVER, PAGE_WIDTH, PALE, UNDER, save_figure, use_style
 
 mpl.use("agg")
 
@@ -32,7 +32,8 @@ BINS = st.lists(st.tuples(st.integers(0, 60), st.floats(0, 1)), min_size=10, max
 
 @pytest.fixture(autouse=True)
 def _figures_are_styled_and_closed() -> Iterator[None]:
-    with style():
+    with mpl.rc_context():
+        use_style()
         yield
     plt.close("all")
 

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from carot_lib.report.names import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES, dataset_names
-from carot_lib.report.styles import colour_of, marker_of, save_figure, style
+from carot_lib.report.styles import colour_of, marker_of, save_figure, use_style
 from carot_lib.report.tables import TABLE2_RUNS
 
 mpl.use("agg")
@@ -64,16 +64,10 @@ def test_the_mean_has_the_number_of_sets_in_its_name(n: int, name: str):
     assert dataset_names([f"set{k}" for k in range(n)], [])["ood"] == name
 
 
-def test_the_style_ends_with_its_block():
-    before = dict(mpl.rcParams)
-    with style():
-        assert not mpl.rcParams["axes.spines.top"]
-        assert mpl.rcParams["pdf.fonttype"] == 42
-    assert dict(mpl.rcParams) == before
-
-
 def drawn_and_saved(folder: Path) -> dict[str, bytes]:
-    with style():
+    with mpl.rc_context():
+        use_style()
+        assert not mpl.rcParams["axes.spines.top"]
         figure, ax = plt.subplots(figsize=(2, 2))
         ax.plot([0, 1], [0, 1], marker="o", label="line")
         ax.legend()
