@@ -181,7 +181,7 @@ def test_training_gets_the_same_batches_from_folders_and_from_shards(both: tuple
         draws = draw_pairs(len(train.labels), 5, 1, 100, np.random.default_rng(0))
         images = train.open_images(SMALL, training=True)
         # read by other processes, from the middle of the run
-        seen.append(list(batches(images, train.labels, draws, workers=2, seed=3, done=4)))
+        seen.append(list(batches(images, train.labels, draws, workers=2, seed=3, start_step=4)))
     assert len(seen[0]) == 4
     for one, other in zip(*seen, strict=True):
         assert torch.equal(one.images, other.images)
@@ -327,7 +327,7 @@ def test_unreadable_images_are_named_or_left_out(layout: Layout, capsys: pytest.
     assert all(reason in line for reason, line in zip(reasons, report, strict=True))
     change(layout, on_error="skip")
     assert check_data(layout) == []
-    assert "3 unreadable files will be left out:" in capsys.readouterr().out
+    assert "3 unreadable files that will be left out:" in capsys.readouterr().out
     assert len(json.loads(layout.checked.read_text())["unreadable"]) == 3
     prepare(layout)
     counts = [len(read_set(layout.data, name).labels) for name in ("train", "id_val")]
