@@ -103,7 +103,7 @@ def test_the_record_of_provenance_names_every_result_but_those_that_show_it(proj
     assert set(made) - set(record["files"]) == {"provenance.json", "appendix.pdf"}
     for name, known in record["files"].items():
         assert known["sha256"] == hashlib.sha256(made[name].read_bytes()).hexdigest()
-        assert known["stage"] in record["stages"]
+        assert "@miniature" in known["stage"]
 
 
 def test_no_result_tells_of_the_machine(project: Path):
@@ -249,7 +249,9 @@ def test_what_stands_in_the_way_of_a_result_is_one_line(
     path.unlink() if path.is_file() else path.rmdir()
     aside.rename(path)
     assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if "Warning" not in line]
+    others = ("Warning", "temperature of ")  # the shrunken world has few images to choose by
+    lines = [line for line in done.stderr.splitlines() if not any(o in line for o in others)]
+    (line,) = lines
     assert line.startswith(str(path))
     assert line.endswith(("a file stands where a folder is to be made", "is a directory"))
 
