@@ -306,7 +306,7 @@ def test_stage_train_killed_by_the_system_ends_with_the_same_bytes(
     tmp_path: Path, make_clip: Callable[[], Clip]
 ):
     killed = project(tmp_path / "killed", make_clip())
-    command = [sys.executable, "-m", "carot_lib.stages.train", "--profile", "miniature"]
+    command = [sys.executable, "-m", "carot_lib", "train", "--profile", "miniature"]
     command += ["--run", "carot", "--seed", "0"]
     state = killed.checkpoint("carot", 0) / FILE_NAME
     alike = {"cwd": killed.root, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
