@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import settings
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from carot_lib.data.prompts import tokenize_prompts
 from carot_lib.models.clip import Clip, build_clip
+from carot_lib.report.styles import use_style
 from carot_lib.training.pretraining import SmallClipParams
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +76,15 @@ def make_clip(clip_config: dict) -> Callable[[], Clip]:
 def class_prompts() -> Int[Tensor, "3 4 context"]:
     """Token ids of three classes in four templates of different lengths."""
     return tokenize_prompts(["cat", "steam locomotive", "tea pot"], TEMPLATES, 32)
+
+
+@pytest.fixture
+def figure_style() -> Iterator[None]:
+    """Figures in the style of the report during a test, and all closed after it."""
+    with mpl.rc_context():
+        use_style()
+        yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")

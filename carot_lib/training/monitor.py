@@ -107,8 +107,6 @@ class MetricLogger:
                 self.board.save()
         self.pending.clear()
 
-    show = flush  # old name, until the stages use the new one
-
     @cached_property
     def _live(self) -> Live:
         """Created at the first flush: only then the first process is known."""

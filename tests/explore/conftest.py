@@ -1,10 +1,7 @@
 """The results of a small world: predictions, temperatures, images and models of four classes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +13,6 @@ from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.models.clip import save_classifier
 from carot_lib.report.results import Report, open_report
-from carot_lib.report.styles import use_style
 
 NAMES = ["cat", "steam locomotive", "tea pot", "a class whose name is much too long for a line"]
 RUNS = ["zs", "ft", "wise_ft"]
@@ -33,11 +29,8 @@ EVALUATION = {
 
 
 @pytest.fixture(autouse=True)
-def _figures_are_styled_and_closed() -> Iterator[None]:
-    with mpl.rc_context():
-        use_style()
-        yield
-    plt.close("all")
+def _figure_style(figure_style: None) -> None:
+    """Every test here draws."""
 
 
 @pytest.fixture

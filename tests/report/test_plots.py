@@ -1,9 +1,6 @@
 """What the figures show: numbers, order and words; not how they look."""
 
-from collections.abc import Iterator
-
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,17 +17,12 @@ from carot_lib.report.plots import (
     training_curves,
     wise_ft_curves,
 )
-from carot_lib.report.styles import PAGE_WIDTH, colour_of, marker_of, use_style
+from carot_lib.report.styles import PAGE_WIDTH, colour_of, marker_of
 
 mpl.use("agg")
 
 
-@pytest.fixture(autouse=True)
-def _figures_are_styled_and_closed() -> Iterator[None]:
-    with mpl.rc_context():
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def words(ax: Axes) -> list[str]:

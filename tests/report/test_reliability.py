@@ -1,6 +1,5 @@
 """Reliability diagrams: heights of bars, gaps and boxes, words, and the layout of grids."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,7 +19,7 @@ from carot_lib.report.reliability import (
     reliability_diagram,
     reliability_grid,
 )
-from carot_lib.report.styles import OVER, PAGE_WIDTH, PALE, UNDER, save_figure, use_style
+from carot_lib.report.styles import OVER, PAGE_WIDTH, PALE, UNDER, save_figure
 
 mpl.use("agg")
 
@@ -30,12 +29,7 @@ BINS = st.lists(st.tuples(st.integers(0, 60), st.floats(0, 1)), min_size=10, max
 )
 
 
-@pytest.fixture(autouse=True)
-def _figures_are_styled_and_closed() -> Iterator[None]:
-    with mpl.rc_context():
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def sample(*bins: tuple[float, int, int]) -> BinStats:
