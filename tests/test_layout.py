@@ -35,38 +35,6 @@ def written(layout: Layout, run: str = "ft", seed: int = 3) -> dict[str, Path]:
     }
 
 
-def test_every_path_by_name():
-    paths = {name: str(path.relative_to(HOME.root)) for name, path in written(HOME).items()}
-    assert paths == {
-        "checked": "data/checked/miniature/report.json",
-        "data": "data/prepared/miniature",
-        "pretrained": "models/miniature/pretrained",
-        "model": "models/miniature/ft/seed3",
-        "live": "live/miniature/ft/seed3",
-        "predictions": "predictions/miniature/ft/seed3/id_val.npz",
-        "evaluation": "evaluations/miniature/ft/seed3",
-        "summary": "results/miniature/runs/ft-seed3.json",
-        "results": "results/miniature",
-        "tables": "results/miniature/tables",
-        "curve": "results/miniature/wise_ft_curves/ft_seed3.csv",
-        "notebook": "results/miniature/notebooks/04_table1",
-        "site": "site/miniature",
-    }
-    read = (HOME.params, HOME.pictograms, HOME.paper)
-    assert [str(path.relative_to(HOME.root)) for path in read] == [
-        "params.yaml",
-        "data/pictograms.csv",
-        "data/paper",
-    ]
-
-
-def test_what_git_keeps_is_there():
-    layout = Layout(ROOT, "miniature")
-    assert layout.params.is_file()
-    assert layout.pictograms.is_file()
-    assert {path.name for path in layout.paper.iterdir()} == {"table1.csv", "table2.csv"}
-
-
 def outs(stage: dict) -> list[str]:
     listed = [*stage.get("outs", []), *stage.get("metrics", [])]
     return [out if isinstance(out, str) else next(iter(out)) for out in listed]

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from carot_lib.__main__ import exit_on_bad_input
 from carot_lib.evaluation import load_evaluation, load_rows
-from carot_lib.layout import Layout, find_root
+from carot_lib.layout import Layout
 from carot_lib.methods.base import RunParams
 from carot_lib.params import load_params, load_scale
 from carot_lib.schema import count_steps, read_params
@@ -133,13 +132,6 @@ def test_a_branch_is_read_alone_and_its_faults_have_the_whole_path(tmp_path: Pat
         read_params(path, RunParams, "miniature", "runs", "ft")
 
 
-def test_a_stage_ends_with_exit_code_2_and_no_traceback(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as caught, exit_on_bad_input():
-        raise ValueError("params.yaml: seeds: missing")
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == "params.yaml: seeds: missing\n"
-
-
 @pytest.mark.parametrize("profile", ["miniature", "imagenet"])
 def test_the_papers_numbers_are_there(profile: str):
     scale = load_params(ROOT / "params.yaml").scale(profile)
@@ -200,8 +192,3 @@ def test_what_every_stage_reads_agrees_with_the_whole_file():
     assert load_evaluation(layout) == params.miniature.evaluation
     assert load_rows(layout).rows == params.rows
     assert load_rows(layout).seeds == params.seeds
-
-
-def test_the_project_is_found_from_a_folder_inside_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(ROOT / "notebooks")
-    assert find_root() == ROOT

@@ -1,4 +1,4 @@
-"""The rules of the repository: no address of a machine or registry, one version, a true README."""
+"""The rules of the repository: no address of a machine or registry, one version, true pages."""
 
 import ast
 import configparser
@@ -15,12 +15,15 @@ from importlib.metadata import packages_distributions
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES[ROOT / "README.md"] = README
 MADE = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
 REGISTRY = re.compile(
     r"py[p]i\.org|python[h]osted|index[-_]url|find[-]links|anaconda\.(?:org|com)|"
@@ -237,21 +240,16 @@ def test_all_tests_run_at_every_change():
     assert (fast, slow) == ("make test", "make test-slow")
 
 
-# ------------------------------------------------------------------------------- the README ------
+# -------------------------------------------------------------------------------- the pages ------
 
-MAP = "Layout"
-SUFFIXES = ("py", "md", "yaml", "yml", "csv", "ipynb", "png", "txt", "toml", "cff", "html", "tex")
-
-
-def section(title: str, text: str = README) -> str:
-    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+SUFFIXES = ("py", "md", "yaml", "yml", "csv", "ipynb", "png", "pdf", "txt", "toml", "cff", "html")
+LAYOUT = README.split("\n## Layout\n")[1].split("```")[1]
 
 
 def mapped() -> list[str]:
-    """Every path in the map of the repository."""
-    block = section(MAP).split("```")[1]
+    """Every path in the README's map of the repository."""
     found, folder = [], ""
-    for line in filter(None, block.splitlines()):
+    for line in filter(None, LAYOUT.splitlines()):
         names = re.split(r"\s{2,}", line.strip())[0].split()
         if line.startswith(" "):
             found += [f"{folder}{name}" for name in names]
@@ -270,20 +268,33 @@ def test_the_map_shows_every_part_and_nothing_else():
     assert {part for part in parts if not part.startswith(".")} - {"tests"} <= shown
 
 
+def test_every_link_leads_to_a_file_and_a_heading():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)]+)\)", PAGES[page])]
+    assert len(links) > 10
+    for page, link in links:
+        path, _, anchor = link.partition("#")
+        target = page.parent / path
+        assert is_made(path) or target.exists(), f"{page}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings]
+
+
 def mentioned() -> set[str]:
-    """Every path in links, code and blocks of the README, placeholders included."""
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
-    blocks = re.findall(r"```\w*\n(.*?)```", README.replace(section(MAP), ""), re.DOTALL)
-    words = [word.strip(",;:.") for text in (*spans, *blocks) for word in text.split()]
-    paths = [w for w in words if re.fullmatch(rf"[\w.<>/-]+(?:/|\.(?:{'|'.join(SUFFIXES)}))", w)]
-    return {link for link in links if ":" not in link} | set(paths)
+    """Every path in code and blocks of the pages, placeholders included."""
+    paths = set()
+    for text in PAGES.values():
+        spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        blocks = re.findall(r"```\w*\n(.*?)```", text.replace(LAYOUT, ""), re.DOTALL)
+        words = [word.strip(",;:.") for part in (*spans, *blocks) for word in part.split()]
+        ends = rf"[\w.<>/-]+(?:/|\.(?:{'|'.join(SUFFIXES)}))"
+        paths |= {word for word in words if re.fullmatch(ends, word)}
+    return paths
 
 
-def test_every_path_in_the_readme_exists():
+def test_every_path_in_the_pages_exists():
     paths = mentioned()
-    assert {"params.yaml", "results/miniature/notebooks/06_figures_4_5/figure4.png"} <= paths
-    assert "carot_lib/methods/<name>.py" in paths
+    assert {"params.yaml", "results/miniature/search.csv", "carot_lib/methods/<name>.py"} <= paths
     names = {name.name for name in files()}
 
     def exists(path: str) -> bool:
@@ -293,6 +304,25 @@ def test_every_path_in_the_readme_exists():
         return is_made(pattern) or any(fnmatch(name, pattern) for name in names)
 
     assert [path for path in sorted(paths) if not exists(path)] == []
+
+
+def test_the_readme_fits_on_a_few_screens():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(60, 3)), rng.integers(3, size=60)
+    given = {"logits": logits, "labels": labels}
+    given |= {f"validation_{name}": array for name, array in given.items()}
+    snippets = [
+        s for text in PAGES.values() for s in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ]
+    assert snippets
+    for snippet in snippets:
+        exec(snippet, dict(given))
+    assert (tmp_path / "reliability.pdf").stat().st_size > 1000
 
 
 def staged(path: str) -> str:
@@ -316,50 +346,48 @@ def staged(path: str) -> str:
     return shown.stdout.decode("utf-8")
 
 
-def test_the_tables_of_the_readme_are_the_results():
-    readme = staged("README.md")
-    for name in ("table1", "table2"):
-        assert staged(f"results/miniature/**/{name}.md").strip() in readme, name
+def test_the_tables_of_the_pages_are_the_results():
+    for name, page in (("table1", "README.md"), ("table2", "docs/results.md")):
+        assert staged(f"results/miniature/**/{name}.md").strip() in staged(page), name
 
 
-def test_the_verdicts_of_the_readme_are_the_results():
-    report = pd.read_csv(
-        StringIO(staged("results/miniature/**/replication.csv")), dtype={"claim": str}
-    )
-    rows = []
+def test_the_verdicts_of_the_pages_are_the_results():
+    replication = StringIO(staged("results/miniature/**/replication.csv"))
+    report = pd.read_csv(replication, dtype={"claim": str})
+    headings = {"holds": "Hold", "undecided": "Undecided", "does not hold": "Do not hold"}
+    rows, claims = [], {heading: [] for heading in headings.values()}
     for claim, parts in report.groupby("claim", sort=False):
         held, borne_out = (parts["verdict"] == "holds").sum(), (parts["paper_verdict"] == "holds")
         paper = "yes" if borne_out.all() else "**no**"
         (text,), (verdict,) = parts["text"].unique(), parts["claim_verdict"].unique()
         rows.append(f"| {claim} | {text} | {held} of {len(parts)} | {verdict} | {paper} |")
-    lines = section("What comes out", staged("README.md")).splitlines()
+        claims[headings[verdict]].append(claim)
+    lines = staged("docs/results.md").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| | claim |"))
     assert lines[start + 2 : start + 2 + len(rows)] == rows
     assert not lines[start + 2 + len(rows)].startswith("|")  # and no row more
+    named = {}
+    for item in staged("README.md").split("\n* **")[1:]:  # the verdicts in words
+        heading, _, text = item.split("\n\n")[0].partition(":** ")
+        text = text.replace("A2 to A4", "A2, A3, A4").replace("claim ", "")
+        inside = re.findall(r"\(([^)]+)\)", text)
+        named[heading] = [name for names in inside for name in names.split(", ")]
+    assert {heading: sorted(names) for heading, names in named.items()} == claims
 
 
-def test_the_papers_table_of_the_readme_is_the_one_in_data():
+def test_the_papers_table_in_the_pages_is_the_one_in_data():
     paper = pd.read_csv(ROOT / "data" / "paper" / "table1.csv")
-    rows = [
-        line for line in README.splitlines() if re.match(r"\| (ZS|FT|WiSE-FT|FLYP|CaRot)\b", line)
-    ]
-    shown = [re.findall(r"\d\.\d{4}", row) for row in rows]
+    lines = PAGES[ROOT / "docs" / "results.md"].splitlines()
+    shown = [re.findall(r"\d\.\d{4}", line) for line in lines if line.startswith("| ")]
     for numbers in paper.select_dtypes("number").to_numpy():
         assert [f"{number:.4f}" for number in numbers] in shown
 
 
-def test_the_numbers_in_the_readme_are_those_of_the_files():
-    methods = yaml.safe_load((ROOT / "params.yaml").read_text())["methods"]
-    trained = [run for kind, runs in methods.items() if kind != "wise_ft" for run in runs]
-    assert f"pre-training, {len(trained)} fine-tunings," in README
-    length = len((ROOT / "carot_lib" / "methods" / "fine_tune.py").read_text().splitlines())
-    assert f"`fine_tune.py`, the shortest, has {length} lines" in README
-
-
-def test_the_commands_of_the_readme_are_targets_of_the_makefile():
+def test_the_commands_of_the_pages_are_targets_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([\w-]+):", makefile, flags=re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([\w-]+)", README, flags=re.MULTILINE))
+    text = "\n".join(PAGES.values())
+    named = set(re.findall(r"(?:^|`)make ([\w-]+)", text, flags=re.MULTILINE))
     assert {"repro", "test"} <= named <= targets
 
 
