@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from carot_lib.evaluation import EvaluationParams
 from carot_lib.layout import Layout
@@ -79,7 +79,7 @@ class Params(StrictParams):
     """The whole of params.yaml."""
 
     profile: Profile
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     rows: list[str]
     methods: dict[str, list[str]]  # the rows that each method makes
     miniature: ScaleParams
@@ -107,6 +107,12 @@ class Params(StrictParams):
     def interpolated(self) -> list[str]:
         """The trained rows that are also averaged with `zs`."""
         return self.methods.get(WISE_FT, [])
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "Params":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: one occurs twice in {self.seeds}")
+        return self
 
     @model_validator(mode="after")
     def _rows_are_those_of_the_methods(self) -> "Params":

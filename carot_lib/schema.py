@@ -27,9 +27,26 @@ def count_steps(steps: int | float, total_steps: int) -> int:
 
 
 class StrictParams(BaseModel):
-    """Base of all parameter classes: immutable, and an unknown key is an error."""
+    """Base of all parameter classes: immutable, and an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    So is a number written as text, as YAML 1.1 reads 1e-5, and one that is not finite.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a mapping with a key twice, of which YAML's parsers keep the last in silence."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = f"line {key.start_mark.line + 1}: the key {key.value!r} occurs twice"
+                raise yaml.YAMLError(line)
+            seen.add(key.value)
+        return node
 
 
 AnyParams = TypeVar("AnyParams", bound=BaseModel)
@@ -44,11 +61,11 @@ def read_params(path: Path, model: type[AnyParams], *keys: str) -> AnyParams:
         keys: the path from the top of the file to the branch.
 
     Raises:
-        ValueError: the file is missing or not YAML, or a key is unknown, missing, ill-typed or out
-            of range; one line per problem, each with the path of its key.
+        ValueError: the file is missing or not YAML, or a key is unknown, missing, repeated,
+            ill-typed or out of range; one line per problem, each with the path of its key.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:

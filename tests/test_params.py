@@ -49,7 +49,19 @@ def problem(tmp_path: Path, *keys: str | int, value: object) -> str:
             "profile: Input should be 'miniature', 'imagenet' or 'folders', not 'tiny'",
         ),
         (("seeds",), [], "seeds: List should have at least 1 item after validation, not 0"),
+        (("seeds",), [0, -1], "seeds.1: Input should be greater than or equal to 0, not -1"),
+        (("seeds",), [2, 0, 2], "seeds: one occurs twice in [2, 0, 2]"),
         (("miniature",), GONE, "miniature: missing"),
+        (
+            ("imagenet", "runs", "ft", "learning_rate"),
+            "3e-5",  # YAML 1.1 reads it as text where no point stands before the e
+            "imagenet.runs.ft.learning_rate: Input should be a valid number, not '3e-5'",
+        ),
+        (
+            ("miniature", "training", "weight_decay"),
+            math.inf,
+            "miniature.training.weight_decay: Input should be a finite number, not inf",
+        ),
         ((*CAROT, "update_evry"), 5, "miniature.runs.carot.update_evry: unknown key"),
         ((*CAROT, "momentum_end"), GONE, "miniature.runs.carot.momentum_end: missing"),
         (
@@ -120,6 +132,15 @@ def test_a_missing_file_and_no_yaml_are_said(tmp_path: Path):
     (tmp_path / "params.yaml").write_text("a: [1, 2")
     with pytest.raises(ValueError, match=r"params\.yaml: not YAML"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_key_that_occurs_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text("profile: miniature\nseeds: [0]\nprofile: imagenet\n")
+    with pytest.raises(
+        ValueError, match=r"^params\.yaml: .* line 3: the key 'profile' occurs twice"
+    ):
+        load_params(path)
 
 
 def test_a_branch_is_read_alone_and_its_faults_have_the_whole_path(tmp_path: Path):

@@ -65,7 +65,7 @@ class PretrainingParams(StrictParams):
     steps: PositiveInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat  # peak
-    betas: tuple[Fraction, Fraction]
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
     weight_decay: NonNegativeFloat
     warmup_steps: NonNegativeInt
     mix: dict[str, Annotated[float, Field(gt=0, le=1)]]  # share of each recipe in a batch
