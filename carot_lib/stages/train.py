@@ -10,7 +10,7 @@ every process runs this stage, and the first one writes.
 import pandas as pd
 
 from carot_lib.data.datasets import read_prompts, read_set
-from carot_lib.distributed import is_first_rank
+from carot_lib.distributed import rank
 from carot_lib.files import write_text
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.models.clip import load_clip, save_classifier
@@ -22,12 +22,7 @@ from carot_lib.training.monitor import MetricLogger
 
 
 def train(layout: Layout, run: str, seed: int) -> None:
-    """Fine-tune and write the classifier.
-
-    Raises:
-        ValueError: params.yaml has no such row, or a problem.
-        FloatingPointError, MemoryError: see `carot_lib.training.loop.fine_tune`.
-    """
+    """Fine-tune and write the classifier; for errors see `carot_lib.training.loop.fine_tune`."""
     scale = load_scale(layout)
     method = scale.run(run)
     with out_of_memory_means("out of memory: the pre-trained model alone does not fit"):
@@ -59,7 +54,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
     except (FloatingPointError, MemoryError) as error:
         raise type(error)(f"{run}: {error}") from error
     logger.flush()
-    if not is_first_rank():
+    if rank() > 0:
         return
     folder = layout.model(run, seed)
     save_classifier(classifier, folder)

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from tiny import run
 from torch import nn
 
-from carot_lib.methods.teacher import EmaTeacher
+from carot_lib.methods.carot import EmaTeacher
 
 
 def teacher_of(
@@ -17,7 +18,9 @@ def teacher_of(
     every: int | None = 1,
     at_step_0: bool = False,
 ) -> EmaTeacher:
-    return EmaTeacher(student, start, end, warmup, every, at_step_0)
+    ramp = {"momentum_start": start, "momentum_end": end, "momentum_warmup": 0.2}
+    params = run("carot", **ramp, update_every=every, update_at_step_0=at_step_0)
+    return EmaTeacher(student, params, round(warmup / 0.2))
 
 
 class Toy(nn.Module):

@@ -14,12 +14,11 @@ from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import LabelledSet, write_set
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
-from carot_lib.models import wise_ft as module
+from carot_lib.models import inference
 from carot_lib.models.clip import interpolate, save_classifier
 from carot_lib.models.inference import predict_logits
-from carot_lib.models.wise_ft import evaluate_classifiers
 from carot_lib.params import WiseFtParams
-from carot_lib.stages.wise_ft_curve import wise_ft_curve
+from carot_lib.stages.wise_ft_curve import evaluate_classifiers, wise_ft_curve
 
 CPU = torch.device("cpu")
 
@@ -68,7 +67,7 @@ def some_set(labels: np.ndarray, space: LabelSpace) -> LabelledSet:
 def test_one_pass_gives_what_a_pass_each_gives(
     make_clip, class_prompts, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "BATCH_SIZE", 4)  # the last batch is a smaller one
+    monkeypatch.setattr(inference, "BATCH_SIZE", 4)  # the last batch is a smaller one
     one, other = (make_clip(seed).zero_shot_classifier(class_prompts) for seed in (0, 1))
     space = LabelSpace(3, ((2,), (0, 1)))
     dataset = some_set(np.arange(10) % 2, space)
