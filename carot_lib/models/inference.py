@@ -43,7 +43,6 @@ def predict_logits(
     return np.concatenate([rows for share in gather(logits) for rows in share])
 
 
-@torch.no_grad()
 def predict_batches(
     classifiers: Sequence[ImageClassifier],
     dataset: LabelledSet,
@@ -62,4 +61,6 @@ def predict_batches(
         batches = track(batches, total, label, "batches")
     for images in batches:
         images = images.to(device)
-        yield [classifier(images).float().cpu().numpy() for classifier in classifiers]
+        with torch.no_grad():
+            logits = [classifier(images).float().cpu().numpy() for classifier in classifiers]
+        yield logits
