@@ -2,12 +2,14 @@
 
 import numpy as np
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from carot_lib.calibration.label_space import label_space_of
 from carot_lib.data.datasets import LabelledSet
+from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.params import MethodParams
 from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import TrainingParams
+from carot_lib.training.loop import Log, TrainingParams, fine_tune
 
 HARDWARE = {
     "accelerator": "cpu",
@@ -46,6 +48,22 @@ def hardware(**changes: object) -> HardwareParams:
 def training(**changes: object) -> TrainingParams:
     """Two epochs of batches of four, unless changed."""
     return TrainingParams.model_validate(TRAINING | changes)
+
+
+def trained(
+    params: MethodParams,
+    clip: Clip,
+    class_prompts: Tensor,
+    log: Log = lambda record: None,
+    numbers: TrainingParams | None = None,
+    devices: HardwareParams | None = None,
+    seed: int = 0,
+    **options: object,
+) -> ImageClassifier:
+    """A run of the tiny model on ten images."""
+    numbers, devices = numbers or training(), devices or hardware()
+    data = class_prompts, labelled_set(), seed
+    return fine_tune(params, numbers, devices, clip, *data, log, "a run", **options)
 
 
 def run(kind: str, **changes: object) -> MethodParams:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -62,7 +62,6 @@ class RunParams(StrictParams):
         raise NotImplementedError
 
 
-@runtime_checkable
 class Method(Protocol):
     """A fine-tuning method: the trained model, its losses and the resulting classifier.
 

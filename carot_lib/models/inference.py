@@ -24,13 +24,9 @@ def predict_logits(
     """Logits of every image over all of the classifier's classes, in full precision.
 
     Several processes share the batches that a single one would compute, so their number makes no
-    difference to a logit. Each must call this, and each returns the logits of all images.
-
-    Args:
-        classifier: moved to the device and set to evaluation mode.
-        dataset: its label space is not applied.
-        device: where to compute.
-        show_progress: whether to report the progress on standard error.
+    difference to a logit. Each must call this, and each returns the logits of all images. The
+    classifier is moved to the device and set to evaluation mode; the set's label space is not
+    applied.
     """
     n_batches = math.ceil(len(dataset.labels) / BATCH_SIZE)
     mine = np.array_split(np.arange(n_batches), world_size())[rank()]

@@ -28,13 +28,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
     with out_of_memory_means("out of memory: the pre-trained model alone does not fit"):
         clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
-    history: list[dict[str, int | float]] = []
     logger = MetricLogger(layout.live(run, seed), scale.hardware.tensorboard)
-
-    def log(record: dict[str, int | float]) -> None:
-        history.append(record)
-        logger(record)
-
     checkpoints = layout.checkpoint(run, seed)
     try:
         classifier = fine_tune(
@@ -45,7 +39,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
             prompts,
             read_set(layout.data, "train"),
             seed,
-            log=log,
+            log=logger,
             label=run,
             checkpoints=checkpoints,
             validation_set=read_set(layout.data, VALIDATION),
@@ -58,6 +52,6 @@ def train(layout: Layout, run: str, seed: int) -> None:
         return
     folder = layout.model(run, seed)
     save_classifier(classifier, folder)
-    losses = pd.DataFrame(history).filter(regex="^[^/]+$")
+    losses = pd.DataFrame(logger.history).filter(regex="^[^/]+$")
     write_text(folder / "history.csv", losses.to_csv(index=False))
     discard_checkpoint(checkpoints)

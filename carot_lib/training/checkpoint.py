@@ -101,10 +101,6 @@ def fingerprint_of(tensors: Mapping[str, Tensor], *texts: str) -> str:
 
     Of the code, the imported modules of `carot_lib.{methods,models,training,data}` count, except
     training/monitor.py, which changes no weight: other code can be edited without restarting a run.
-
-    Args:
-        tensors: the pre-trained model and the prompts, by name.
-        texts: parameters and fingerprints of the data.
     """
     digest = hashlib.sha256(torch.__version__.encode())
     for name, module in sorted(sys.modules.items()):

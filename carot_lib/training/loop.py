@@ -155,7 +155,7 @@ def fine_tune(
         training: what all runs share.
         hardware: where to compute.
         clip: the pre-trained model; it is trained in place.
-        class_prompts: token ids of every class in every template.
+        class_prompts: token ids.
         train_set: images and labels.
         seed: seed of the order of the samples and of the images' random transforms.
         log: receives the record of each step, see `fit`.

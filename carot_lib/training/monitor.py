@@ -42,9 +42,7 @@ class MetricLogger:
     first process writes. A resumed run logs its old records again, and so ends with the same files
     as one that was never interrupted.
 
-    Args:
-        folder: folder of the files; those of an earlier run are removed.
-        tensorboard: whether to write TensorBoard's files too, into `tensorboard/`.
+    Files of an earlier run are removed. `history` keeps all records.
 
     Raises:
         ValueError: TensorBoard is asked for and not installed.
@@ -52,6 +50,7 @@ class MetricLogger:
 
     def __init__(self, folder: Path, tensorboard: bool = False):
         self.folder = folder
+        self.history: list[dict[str, int | float]] = []
         self.pending: list[dict[str, int | float]] = []
         try:
             self.board = TensorBoardLogger(folder, "tensorboard", "") if tensorboard else None
@@ -62,6 +61,7 @@ class MetricLogger:
 
     def __call__(self, record: dict[str, int | float]) -> None:
         """Log the record of the next step; a validation is written at once."""
+        self.history.append(record)
         self.pending.append(record)
         if record["step"] % LOG_EVERY == 0 or "id_val/ece" in record:
             self.flush()

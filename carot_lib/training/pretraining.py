@@ -141,14 +141,8 @@ def pretrain(
     """Train a CLIP from scratch by the contrastive loss, then set its logit scale.
 
     A run this short ends under-confident: the scale learns more slowly than all other weights. So
-    it is finally fitted alone, by the likelihood of new pictures under the zero-shot head.
-
-    Args:
-        params: model, optimizer and mix.
-        data: its image size is used.
-        world: recipes of the pictures.
-        pictograms: what the pictures show.
-        log: receives step, learning rate, loss and logit scale of every step.
+    it is finally fitted alone, by the likelihood of new pictures under the zero-shot head. `log`
+    receives step, learning rate, loss and logit scale of every step.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step.

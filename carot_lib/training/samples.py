@@ -124,12 +124,12 @@ def batches(
     Args:
         images: all images, indexed by lists.
         labels: classes of all images.
-        draws: those of the whole run.
+        draws: the draws of the whole run.
         workers: processes that read images; 0: this process.
         seed: seed of the images' random transforms.
         start_step: number of steps to skip.
-        rank: which of `world_size` shares of each batch to take.
-        world_size: see `Draws.share`, also for the error.
+        rank: which share of each batch to take.
+        world_size: number of shares, see `Draws.share`.
     """
     local = draws.share(rank, world_size)
     loader = DataLoader(

@@ -27,7 +27,6 @@ from carot_lib.stages.train import train
 from carot_lib.training import checkpoint as checkpoint_module
 from carot_lib.training import loop as loop_module
 from carot_lib.training.checkpoint import FILE_NAME, discard_checkpoint, fingerprint_of
-from carot_lib.training.loop import fine_tune
 
 ROOT = Path(__file__).parents[2]
 STEPS = 15  # 5 epochs of 10 images in batches of 4, 4 and 2
@@ -66,18 +65,16 @@ def run(make_clip: Callable[[], Clip], class_prompts: Tensor) -> Callable[..., O
 
     def run(kind: str, folder: Path | None = None, every: int = 3, **changes: object) -> Outcome:
         history: list[dict[str, float]] = []
-        classifier = fine_tune(
+        classifier = tiny.trained(
             tiny.run(kind, **CHANGES[kind] | changes),
-            training(epochs=5, warmup=2, validate_every=4),
-            hardware(checkpoint_every=every),
             make_clip(),
             class_prompts.repeat(1, 2, 1),  # eight templates: enough (image, template) pairs
-            labelled_set(),
-            3,
             history.append,
-            kind,
-            folder,
-            labelled_set("id_val", seed=1),
+            training(epochs=5, warmup=2, validate_every=4),
+            hardware(checkpoint_every=every),
+            seed=3,
+            checkpoints=folder,
+            validation_set=labelled_set("id_val", seed=1),
         )
         return classifier.state_dict(), history
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import lightning_fabric.loggers.tensorboard as tensorboard_module
 import pandas as pd
 import pytest
+import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import KINDS, hardware, labelled_set, run, training
+from tiny import KINDS, labelled_set, run, training
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Setup
 from carot_lib.models.inference import predict_logits
 from carot_lib.training import monitor as monitor_module
-from carot_lib.training.loop import fine_tune
 from carot_lib.training.monitor import MetricLogger, validate
 
 CPU = torch.device("cpu")
@@ -30,20 +30,12 @@ def trained(make_clip, class_prompts) -> Callable[..., tuple]:
 
     def train(kind: str, every: object, validation_set: LabelledSet | None, n_bins: int) -> tuple:
         records = []
-        classifier = fine_tune(
-            run(kind),
-            training(epochs=3, validate_every=every),
-            hardware(),
-            make_clip(),
-            class_prompts,
-            labelled_set(),
-            0,
-            records.append,
-            "a run",
-            validation_set=validation_set,
-            n_bins=n_bins,
-        )
-        return classifier, records
+        numbers = training(epochs=3, validate_every=every)
+        validation = {"validation_set": validation_set, "n_bins": n_bins}
+        clip = make_clip()
+        return tiny.trained(
+            run(kind), clip, class_prompts, records.append, numbers, **validation
+        ), records
 
     return train
 

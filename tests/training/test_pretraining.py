@@ -76,20 +76,13 @@ def test_a_caption_names_its_picture():
     assert len(concepts.unique()) == len(PICTOGRAMS)  # also what is met in captions only
 
 
-def test_wrong_captions_name_another_pictogram():
-    one = web(wrong_captions=1.0)
-    _, concepts, captions = one.draw(400, seeded())
-    right = [a == b for a, b in zip(named(one, captions)[0], concepts.tolist(), strict=True)]
-    # any of five pictograms at random, its own now and then: .2 +- .02
-    assert 0.1 < sum(right) / 400 < 0.3
-
-
-def test_the_share_of_wrong_captions():
-    one = web(wrong_captions=0.25)
+@pytest.mark.parametrize(("share", "wrong"), [(0.25, 0.2), (1.0, 0.8)])
+def test_a_share_of_the_captions_names_any_pictogram(share: float, wrong: float):
+    one = web(wrong_captions=share)
     _, concepts, captions = one.draw(800, seeded())
-    wrong = [a != b for a, b in zip(named(one, captions)[0], concepts.tolist(), strict=True)]
-    # a quarter, of which one in five is right by chance: .2 +- .014
-    assert 0.15 < sum(wrong) / 800 < 0.25
+    odd = [a != b for a, b in zip(named(one, captions)[0], concepts.tolist(), strict=True)]
+    # one in five of them is right by chance; standard deviation of the share: .014
+    assert sum(odd) / 800 == pytest.approx(wrong, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +148,6 @@ def test_a_recipe_of_the_mix_that_is_not_there_is_named():
 def test_a_batch_too_small_for_its_mix_is_refused(batch_size: int, mix: dict[str, float]):
     with pytest.raises(ValueError, match=rf"pretrained\.batch_size: {batch_size} pictures are too"):
         web(batch_size=batch_size, mix=mix)
-
-
-def test_a_name_too_long_for_the_model_is_refused():
-    short = params(model=TREE["pretrained"]["model"] | TINY | {"context_length": 6})
-    with pytest.raises(ValueError, match="tokens, the model takes 6"):
-        CaptionStream(short, DATA, WORLD, PICTOGRAMS)
 
 
 def test_the_web_is_the_generators():
@@ -293,21 +280,3 @@ def test_the_config_builds_the_model_it_states():
     assert len(clip.model.transformer.resblocks) == 2
     visual = sum(weight.numel() for weight in clip.model.visual.parameters())
     assert 0.3e6 < visual < 0.6e6  # params.yaml: 0.4 million
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"steps": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-        {"wrong_captions": 1.5},
-        {"mix": {"photo": 0.0}},
-        {"betas": [0.9, 1.5]},
-        {"warmup_steps": -1},
-        {"epochs": 3},
-    ],
-)
-def test_numbers_out_of_range_are_refused(bad: dict):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        params(**bad)
