@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +62,7 @@ class RunParams(StrictParams):
         raise NotImplementedError
 
 
+@runtime_checkable
 class Method(Protocol):
     """A fine-tuning method: the trained model, its losses and the resulting classifier.
 

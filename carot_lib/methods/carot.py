@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from carot_lib.methods.base import Batch, RunParams, Scalars, Setup, clamp_logit_scale
 from carot_lib.methods.losses import contrastive_loss, self_distillation_loss
-from carot_lib.models.clip import Clip, ImageClassifier
+from carot_lib.models.clip import ImageClassifier
 from carot_lib.schema import Fraction, PositiveSteps, count_steps
 
 
@@ -47,7 +47,7 @@ class EmaTeacher(nn.Module):
     Source: CaRot, Section 2.3 and A.1 (momentum ramp, update every 500 steps).
     """
 
-    def __init__(self, student: Clip, params: CarotParams, total_steps: int):
+    def __init__(self, student: nn.Module, params: CarotParams, total_steps: int):
         super().__init__()
         self.model = copy.deepcopy(student).requires_grad_(False).eval()
         self.params = params
@@ -66,7 +66,7 @@ class EmaTeacher(nn.Module):
         return start + (end - start) * step / self.warmup_steps
 
     @torch.no_grad()
-    def update(self, student: Clip, step: int) -> bool:
+    def update(self, student: nn.Module, step: int) -> bool:
         """Update the teacher if it is due after optimizer step `step` (1-based), and say so."""
         if self.params.update_at_step_0:
             step -= 1  # the public code's number of this step

@@ -100,8 +100,12 @@ def fit(
         fabric.backward(torch.stack(list(terms.values())).sum())
         average_gradients(parameters)
         if clip_gradient_norm is not None:
-            norm = {"max_norm": clip_gradient_norm, "error_if_nonfinite": False}  # see `to_records`
-            fabric.clip_gradients(method.model, optimizer, **norm)
+            fabric.clip_gradients(
+                method.model,
+                optimizer,
+                max_norm=clip_gradient_norm,
+                error_if_nonfinite=False,  # `to_records` says more
+            )
         optimizer.step()
         scalars = {name: term.detach() for name, term in terms.items()}
         scalars |= method.after_step(step) or {}

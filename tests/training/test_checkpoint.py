@@ -10,17 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import tiny
 import torch
-import yaml
 from tiny import KINDS, hardware, labelled_set, training
 from torch import Tensor
 
-from carot_lib.data.datasets import write_set
-from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.models.clip import Clip, save_clip
 from carot_lib.stages.train import train
@@ -277,18 +273,13 @@ def test_a_state_is_discarded_with_its_folder(tmp_path: Path):
 
 def project(root: Path, clip: Clip) -> Layout:
     """A project of its own in which stage `train` runs for 60 steps."""
-    layout = Layout(root, "miniature")
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["miniature"]["training"] = {**tiny.TRAINING, "epochs": 20, "validate_every": 25}
-    tree["miniature"]["hardware"] = {**tiny.HARDWARE, "checkpoint_every": 5}
-    root.mkdir()
-    layout.params.write_text(yaml.safe_dump(tree))
-    (root / "carot_lib").symlink_to(ROOT / "carot_lib")
-    for name in ("train", "id_val"):
-        one = labelled_set(name)
-        write_set(layout.data, name, one.labels, np.asarray(one.images))
-    names = {"class_names": one.class_names, "label_spaces": {}}
-    write_json(layout.data / "classes.json", names)
+    layout = tiny.project(
+        root,
+        labelled_set("train"),
+        labelled_set("id_val"),
+        training={**tiny.TRAINING, "epochs": 20, "validate_every": 25},
+        hardware={**tiny.HARDWARE, "checkpoint_every": 5},
+    )
     save_clip(clip, layout.pretrained)
     return layout
 

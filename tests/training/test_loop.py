@@ -256,24 +256,23 @@ def test_a_run_samples_as_its_entry_says(trained, monkeypatch, sampling, sizes):
     assert seen == sizes
 
 
-def test_too_little_memory_is_reported_with_the_parameters_to_change(trained, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        # BatchNorm rules micro-batches out; test_memory.py has a model without
+        (
+            "encode_global_batch",
+            "batch_size 4 on 1 device\\(s\\) with accumulation 1: lower batch_size",
+        ),
+        ("build_optimizer", "model and optimizer alone do not fit"),
+    ],
+)
+def test_too_little_memory_is_reported_with_what_to_change(trained, monkeypatch, name, message):
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(loop_module, "encode_global_batch", fail)
-    with pytest.raises(MemoryError) as caught:
-        trained(run("flyp"))
-    assert str(caught.value) == (
-        "out of memory at batch_size 4 on 1 device(s) with accumulation 1: lower batch_size"
-    )  # BatchNorm rules micro-batches out; test_memory.py has a model without
-
-
-def test_a_model_too_large_is_distinguished_from_a_batch_too_large(trained, monkeypatch):
-    def fail(*arguments: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    monkeypatch.setattr(loop_module, "build_optimizer", fail)
-    with pytest.raises(MemoryError, match="model and optimizer alone do not fit"):
+    monkeypatch.setattr(loop_module, name, fail)
+    with pytest.raises(MemoryError, match=f"^out of memory.* {message}"):
         trained(run("flyp"))
 
 
