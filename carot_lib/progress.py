@@ -10,14 +10,7 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], total: int, label: str, unit: str) -> Iterator[Item]:
-    """Yield the items one at a time and show progress as `<label>: 3/7 <unit> |####     | ...`.
-
-    Args:
-        items: the work.
-        total: number of items.
-        label: what is being done.
-        unit: what the items are, in the plural.
-    """
+    """Yield the items one at a time and show progress as `<label>: 3/7 <unit> |####     | ...`."""
     layout = f"{{desc}}: {{n_fmt}}/{{total_fmt}} {unit} |{{bar}}| {{elapsed}}<{{remaining}}"
     if sys.stderr.isatty():
         options = {"dynamic_ncols": True}

@@ -197,7 +197,7 @@ EDITS = {  # an edit, and the trainings that it makes stale
     "another progress bar": (comment("progress.py"), set()),
     "another monitor": (comment("training/monitor.py"), set()),
     "a loss": (comment("methods/losses.py"), TRAININGS["flyp"] | TRAININGS["carot"]),
-    "the teacher": (comment("methods/teacher.py"), TRAININGS["carot"]),
+    "the teacher": (comment("methods/carot.py"), TRAININGS["carot"]),
     "one method": (comment("methods/fine_tune.py"), TRAININGS["fine_tune"]),
     "the loop": (comment("training/loop.py"), ALL_TRAININGS),
     "the order of the samples": (comment("training/samples.py"), ALL_TRAININGS),

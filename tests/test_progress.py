@@ -2,11 +2,8 @@
 
 import io
 import sys
-from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from carot_lib.progress import track
 
@@ -41,19 +38,3 @@ def test_one_item_is_taken_at_a_time():
     assert taken == [0]
     next(items)
     assert taken == [0, 1]
-
-
-def test_an_error_of_the_work_passes_through():
-    def failing() -> Iterator[int]:
-        yield 1
-        raise OSError("no such picture")
-
-    with pytest.raises(OSError, match="no such picture"):
-        list(track(failing(), 2, "reading", "files"))
-
-
-@given(st.lists(st.integers()), st.booleans())
-def test_the_items_are_unchanged(items: list[int], is_terminal: bool):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stderr", Terminal() if is_terminal else io.StringIO())
-        assert list(track(iter(items), len(items), "passing", "numbers")) == items

@@ -1,14 +1,22 @@
 """Small parameters and data for tests of training and models."""
 
+from pathlib import Path
+
 import numpy as np
+import yaml
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from carot_lib.calibration.label_space import label_space_of
-from carot_lib.data.datasets import LabelledSet
+from carot_lib.data.datasets import LabelledSet, write_set
+from carot_lib.files import write_json
+from carot_lib.layout import Layout
+from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.params import MethodParams
 from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import TrainingParams
+from carot_lib.training.loop import Log, TrainingParams, fine_tune
 
+ROOT = Path(__file__).parents[1]
 HARDWARE = {
     "accelerator": "cpu",
     "devices": 1,
@@ -48,10 +56,42 @@ def training(**changes: object) -> TrainingParams:
     return TrainingParams.model_validate(TRAINING | changes)
 
 
+def trained(
+    params: MethodParams,
+    clip: Clip,
+    class_prompts: Tensor,
+    log: Log = lambda record: None,
+    numbers: TrainingParams | None = None,
+    devices: HardwareParams | None = None,
+    seed: int = 0,
+    **options: object,
+) -> ImageClassifier:
+    """A run of the tiny model on ten images."""
+    numbers, devices = numbers or training(), devices or hardware()
+    data = class_prompts, labelled_set(), seed
+    return fine_tune(params, numbers, devices, clip, *data, log, "a run", **options)
+
+
 def run(kind: str, **changes: object) -> MethodParams:
     """A run of one method."""
     values = {"kind": kind, **RUNS[kind], **changes}
     return TypeAdapter(MethodParams).validate_python(values)
+
+
+def project(root: Path, *sets: LabelledSet, **branches: dict) -> Layout:
+    """The miniature in a folder of its own, with some of its numbers changed and these sets."""
+    layout = Layout(root, "miniature")
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for branch, numbers in branches.items():
+        tree["miniature"][branch] |= numbers
+    root.mkdir(exist_ok=True)
+    layout.params.write_text(yaml.safe_dump(tree, sort_keys=False))
+    (root / "carot_lib").symlink_to(ROOT / "carot_lib")
+    for one in sets:
+        write_set(layout.data, one.name, one.labels, one.images)
+    names = {"class_names": NAMES[:3], "label_spaces": {}}
+    write_json(layout.data / "classes.json", names)
+    return layout
 
 
 def labelled_set(

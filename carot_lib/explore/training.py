@@ -14,10 +14,11 @@ import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.explore.interactive import InteractiveFigure
 from carot_lib.models.clip import ImageClassifier
-from carot_lib.models.wise_ft import evaluate_classifiers
+from carot_lib.models.inference import predict_logits
 from carot_lib.report.plots import SMOOTHED
 from carot_lib.report.styles import PAGE_WIDTH, PALE, UNDER
 
@@ -134,8 +135,12 @@ def compare_with_stored(
     if {k: v.shape for k, v in here.items()} != {k: v.shape for k, v in there.items()}:
         raise ValueError("the classifiers to compare do not have the same tensors")
     largest = max(float((here[key].double() - there[key].double()).abs().max()) for key in here)
-    with contextlib.redirect_stderr(io.StringIO()):  # progress of a second
-        both = evaluate_classifiers([classifier, stored], dataset, n_bins, device)
+    space, both = dataset.label_space, []
+    for one in (classifier, stored):
+        logits = predict_logits(one, dataset, device, show_progress=False)
+        both.append(
+            BinStats.from_logits(logits.astype(float), dataset.labels, n_bins, label_space=space)
+        )
     rows = {
         "accuracy": [stats.mean_accuracy() for stats in both],
         "ece": [stats.ece() for stats in both],

@@ -17,19 +17,12 @@ Scalars = dict[str, Tensor | float]  # scalars by name, to monitor a run
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one step with their classes and caption templates.
-
-    Attributes:
-        images: as the model takes them.
-        labels: their classes.
-        templates: index of the template of each image's caption.
-        global_size: images of the step over all devices; None if these are all.
-    """
+    """The images of one step with their classes and caption templates."""
 
     images: Float[Tensor, "batch 3 height width"]
     labels: Int[Tensor, " batch"]
-    templates: Int[Tensor, " batch"]
-    global_size: int | None = None
+    templates: Int[Tensor, " batch"]  # of the images' captions
+    global_size: int | None = None  # images of the step over all devices; None if these are all
 
     def split(self, n: int) -> list["Batch"]:
         """Up to `n` micro-batches of nearly equal size, in order, none of them empty."""
@@ -40,17 +33,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method is built from. The method owns `clip` from then on.
-
-    Attributes:
-        clip: the pre-trained model.
-        class_prompts: token ids of every class in every template.
-        total_steps: optimizer steps of the whole run.
-    """
+    """What a method is built from. The method owns `clip`, the pre-trained model, from then on."""
 
     clip: Clip
-    class_prompts: Int[Tensor, "classes templates context"]
-    total_steps: int
+    class_prompts: Int[Tensor, "classes templates context"]  # token ids
+    total_steps: int  # optimizer steps of the whole run
 
 
 @torch.no_grad()
@@ -91,17 +78,15 @@ class Method(Protocol):
         """
 
     def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weighted scalar losses of the global batch by name; the loop minimises their sum.
+        """Weighted scalar losses by name, of the rows of all micro-batches and devices.
 
-        Args:
-            encoded: the rows of `encode` of all micro-batches and devices.
+        The loop minimises their sum.
         """
 
     def after_step(self, step: int) -> Scalars | None:
         """Called after optimizer step `step` (1-based).
 
-        Returns:
-            Scalars to log besides the losses, under names with a slash, or None.
+        May return scalars to log besides the losses, under names with a slash.
         """
 
     def classifier(self) -> ImageClassifier:

@@ -21,16 +21,16 @@ class FineTuneParams(RunParams):
 
     def build(self, setup: Setup) -> "FineTune":
         """The method, ready to train on `setup`."""
-        return FineTune(setup, self.label_smoothing)
+        return FineTune(setup, self)
 
 
 class FineTune(nn.Module):
     """Cross-entropy over the classes; the text encoder only provides the initial head."""
 
-    def __init__(self, setup: Setup, label_smoothing: float):
+    def __init__(self, setup: Setup, params: FineTuneParams):
         super().__init__()
         self.model = setup.clip.zero_shot_classifier(setup.class_prompts)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = params.label_smoothing
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit-length image features and the labels."""

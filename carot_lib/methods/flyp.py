@@ -22,16 +22,16 @@ class FlypParams(RunParams):
 
     def build(self, setup: Setup) -> "Flyp":
         """The method, ready to train on `setup`."""
-        return Flyp(setup, self.label_smoothing, self.max_logit_scale)
+        return Flyp(setup, self)
 
 
 class Flyp(nn.Module):
     """Contrastive loss; both encoders and the logit scale are trained."""
 
-    def __init__(self, setup: Setup, label_smoothing: float, max_logit_scale: float | None):
+    def __init__(self, setup: Setup, params: FlypParams):
         super().__init__()
         self.model, self.class_prompts = setup.clip, setup.class_prompts
-        self.label_smoothing, self.max_logit_scale = label_smoothing, max_logit_scale
+        self.params = params
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit-length features of the images and their captions."""
@@ -44,11 +44,11 @@ class Flyp(nn.Module):
     def loss_terms(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
         """Contrastive loss (Eq. 1) against the (smoothed) pairing."""
         logits = self.model.logit_scale * encoded["image"] @ encoded["text"].T
-        return {"contrastive": contrastive_loss(logits, self.label_smoothing)}
+        return {"contrastive": contrastive_loss(logits, self.params.label_smoothing)}
 
     def after_step(self, step: int) -> Scalars:
         """Bound the logit scale."""
-        clamp_logit_scale(self.model, self.max_logit_scale)
+        clamp_logit_scale(self.model, self.params.max_logit_scale)
         return {"model/logit_scale": self.model.logit_scale.detach()}
 
     def classifier(self) -> ImageClassifier:

@@ -16,13 +16,12 @@ def contrastive_loss(
     Mean over the batch and over both directions, as in CLIP's code; Eq. 1 of the paper *sums*
     them, so its loss is 2 * batch times this one.
 
+    In nats; log(batch) when all similarities are equal.
+
     Args:
         logits_per_image: scaled similarities, [i, j] = scale * <image_i, text_j>.
         label_smoothing: mass in [0, 1) moved from the positive to the uniform distribution over
             the batch's candidates, the positive included.
-
-    Returns:
-        The loss in nats; log(batch) when all similarities are equal.
 
     Source: Radford et al. 2021, Fig. 3; CaRot, Eq. 1 and Section 2.3 (label smoothing).
     """
@@ -37,7 +36,7 @@ def self_distillation_loss(
     teacher_logits_per_image: Float[Tensor, "batch batch"],
     reduction: Literal["paper", "code"] = "paper",
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) over the batch, both directions.
+    """KL(teacher || student) over the batch, both directions, in nats.
 
     No gradient flows into the teacher.
 
@@ -49,15 +48,11 @@ def self_distillation_loss(
             the public code adds to a halved contrastive loss. (There it is a cross-entropy, larger
             by the teacher's entropy, with the same gradient.)
 
-    Returns:
-        The divergence in nats: >= 0, and 0 only when the two distributions agree.
-
     Source: CaRot, Eq. 2; `carot_loss.py` of the public code.
     """
     teacher = teacher_logits_per_image.detach()
-    image_to_text = _divergence(student_logits_per_image, teacher)
-    text_to_image = _divergence(student_logits_per_image.T, teacher.T)
-    both = image_to_text + text_to_image
+    both = _divergence(student_logits_per_image, teacher)
+    both = both + _divergence(student_logits_per_image.T, teacher.T)
     return both / 2 if reduction == "paper" else both
 
 

@@ -26,17 +26,9 @@ TEXT_BATCH_SIZE = 1024  # prompts encoded together for a head; bounds the memory
 class Clip(nn.Module):
     """An open_clip model with unit-length features and, where that is exact, trimmed texts.
 
-    Args:
-        model: the two towers.
-        config: config from which it is rebuilt, see `build_clip`.
-
-    Attributes:
-        embed_dim: length of a feature.
-        context_length: maximum number of tokens of a text.
-        preprocessing: how image files become what the image tower takes.
-        trims_texts: whether texts are encoded up to their end token only. That is exact if
-            attention is causal and the feature is read at the end token, which then does not
-            depend on anything behind it.
+    `trims_texts` says whether texts are encoded up to their end token only. That is exact if
+    attention is causal and the feature is read at the end token, which then does not depend on
+    anything behind it. For `config` see `build_clip`.
     """
 
     def __init__(self, model: open_clip.CLIP | open_clip.CustomTextCLIP, config: Mapping[str, Any]):
@@ -123,13 +115,7 @@ class Clip(nn.Module):
 class ImageClassifier(nn.Module):
     """An image encoder and a linear head: the result of every method.
 
-    Args:
-        visual: image tower; it is not copied.
-        head_weights: one row per class, including the logit scale.
-        config: config of the tower's CLIP, see `build_clip`.
-
-    Attributes:
-        preprocessing: how image files become what the image tower takes.
+    The image tower is not copied. The rows of the head include the logit scale.
     """
 
     def __init__(
@@ -157,10 +143,9 @@ class ImageClassifier(nn.Module):
 def build_clip(config: Mapping[str, Any]) -> Clip:
     """A CLIP with random weights.
 
-    Args:
-        config: keyword arguments of `open_clip.CLIP`, including the activation (`quick_gelu`), or,
-            with `custom_text`, of `open_clip.CustomTextCLIP`; and optionally `preprocess_cfg`, see
-            `preprocessing_of`.
+    The config holds keyword arguments of `open_clip.CLIP`, including the activation (`quick_gelu`),
+    or, with `custom_text`, of `open_clip.CustomTextCLIP`; and optionally `preprocess_cfg`, see
+    `preprocessing_of`.
     """
     arguments = copy.deepcopy(dict(config))
     arguments.pop("preprocess_cfg", None)
@@ -172,7 +157,7 @@ def build_clip(config: Mapping[str, Any]) -> Clip:
 
 
 def preprocessing_of(config: Mapping[str, Any]) -> PreprocessCfg:
-    """The image transform of a model.
+    """How image files become what the image tower takes.
 
     Its image size with CLIP's mean, standard deviation, bicubic resize of the shorter side and
     centre crop, unless `preprocess_cfg` differs.
@@ -187,11 +172,6 @@ def interpolate(
     """WiSE-FT: (1 - alpha) * zero-shot + alpha * fine-tuned, over every tensor, head included.
 
     Running statistics of BatchNorm are averaged too; its step counter is the fine-tuned one's.
-
-    Args:
-        zero_shot: weights at alpha 0.
-        fine_tuned: weights at alpha 1.
-        alpha: in [0, 1].
 
     Raises:
         ValueError: the two classifiers do not have the same tensors.
@@ -216,12 +196,7 @@ def save_clip(clip: Clip, folder: Path) -> None:
 
 
 def load_clip(folder: Path) -> Clip:
-    """Read what `save_clip` wrote, in evaluation mode.
-
-    Raises:
-        FileNotFoundError: the folder holds no such model.
-        ValueError: a file is damaged.
-    """
+    """Read what `save_clip` wrote, in evaluation mode; a ValueError names a damaged file."""
     clip = build_clip(read_json(folder / "clip.json"))
     with reading(folder / "clip.safetensors"):
         clip.model.load_state_dict(load_file(folder / "clip.safetensors"))
@@ -234,12 +209,7 @@ def save_classifier(classifier: ImageClassifier, folder: Path) -> None:
 
 
 def load_classifier(folder: Path) -> ImageClassifier:
-    """Read what `save_classifier` wrote, in evaluation mode.
-
-    Raises:
-        FileNotFoundError: the folder holds no such classifier.
-        ValueError: a file is damaged.
-    """
+    """Read what `save_classifier` wrote, in evaluation mode; a ValueError names a damaged file."""
     config = read_json(folder / "classifier.json")
     with reading(folder / "classifier.safetensors"):
         weights = load_file(folder / "classifier.safetensors")

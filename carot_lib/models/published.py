@@ -1,6 +1,7 @@
 """The pre-trained model of a profile: trained here, or published and loaded through open_clip."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +34,8 @@ class OpenClipParams(StrictParams):
         """The model, in evaluation mode and full precision; `root` is the project's folder.
 
         Raises:
-            ValueError: architecture or weights do not exist, do not fit together, or cannot be
-                downloaded; the message says what to do.
+            ValueError: architecture or weights cannot be had or do not fit together; the message
+                says what to do.
         """
         name, config = self.architecture, config_of(self.architecture)
         published = get_pretrained_cfg(name, self.weights)
@@ -68,8 +69,7 @@ def config_of(architecture: str) -> dict[str, Any]:
     """Config for `build_clip` of an architecture of open_clip.
 
     Raises:
-        ValueError: open_clip does not know it, it also generates captions, or its texts are not in
-            CLIP's byte-pair encoding.
+        ValueError: there is no such architecture, or it is not supported.
     """
     config = get_model_config(architecture)
     if config is None:
@@ -92,8 +92,7 @@ def config_of(architecture: str) -> dict[str, Any]:
 def download(architecture: str, weights: str, published: dict[str, Any]) -> Path:
     """The file of published weights, from open_clip's cache or from the network.
 
-    Raises:
-        ValueError: neither works; the message says what to download and where to put it.
+    If neither works, a ValueError says what to download and where to put it.
     """
     try:
         return Path(download_pretrained(published))
@@ -110,12 +109,7 @@ def download(architecture: str, weights: str, published: dict[str, Any]) -> Path
 
 
 def load_weights(clip: Clip, path: Path, architecture: str) -> None:
-    """Load a checkpoint of open_clip into a model.
-
-    Raises:
-        ValueError: the file is not a checkpoint, or its tensors are not those of the model; the
-            message names them.
-    """
+    """Load a checkpoint of open_clip; a ValueError says which tensors do not fit the model."""
     try:
         result = load_checkpoint(clip.model, str(path), strict=False)
         problems = {"missing": result.missing_keys, "unknown": result.unexpected_keys}
@@ -123,14 +117,11 @@ def load_weights(clip: Clip, path: Path, architecture: str) -> None:
         if not isinstance(error, RuntimeError) or "size mismatch" not in str(error):
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
-        lines = [line for line in str(error).splitlines() if "size mismatch for " in line]
-        mismatched = [line.split("size mismatch for ")[1].split(": ")[0] for line in lines]
-        problems = {"of another shape": mismatched}
-    listed = [
-        f"{len(keys)} {what} ({', '.join(keys[:MAX_LISTED])}"
-        f"{', ...' if len(keys) > MAX_LISTED else ''})"
-        for what, keys in problems.items()
-        if keys
-    ]
+        problems = {"of another shape": re.findall(r"size mismatch for (.*?): ", str(error))}
+    listed = []
+    for what, keys in problems.items():
+        if keys:
+            more = ", ..." if len(keys) > MAX_LISTED else ""
+            listed.append(f"{len(keys)} {what} ({', '.join(keys[:MAX_LISTED])}{more})")
     if listed:
         raise ValueError(f"{path} does not fit {architecture}: tensors {'; '.join(listed)}")

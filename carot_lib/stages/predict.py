@@ -18,11 +18,7 @@ from carot_lib.training.hardware import HardwareParams
 
 
 def predict(layout: Layout, run: str, seed: int) -> None:
-    """Write the predictions of one row.
-
-    Raises:
-        ValueError: params.yaml has a problem, or the hardware is not available.
-    """
+    """Write the predictions of one row."""
     scale = load_scale(layout)
     classifier = load_classifier(layout.model(run, seed))
     fabric = _launch(scale.hardware)
@@ -30,10 +26,8 @@ def predict(layout: Layout, run: str, seed: int) -> None:
         dataset = read_set(layout.data, name)
         logits = predict_logits(classifier, dataset, fabric.device)
         if fabric.is_global_zero:
-            predictions = Predictions(
-                logits, dataset.labels, dataset.label_space, name, dataset.fingerprint
-            )
-            predictions.save(layout.predictions(run, seed, name))
+            images = dataset.labels, dataset.label_space, name, dataset.fingerprint
+            Predictions(logits, *images).save(layout.predictions(run, seed, name))
 
 
 def _launch(hardware: HardwareParams) -> Fabric:

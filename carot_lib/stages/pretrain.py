@@ -16,11 +16,7 @@ from carot_lib.training.pretraining import pretrain as train_clip
 
 
 def pretrain(layout: Layout) -> None:
-    """Write the CLIP and, if it was trained here, the history of its training.
-
-    Raises:
-        ValueError: params.yaml has a problem, or the model cannot be fetched.
-    """
+    """Write the CLIP and, if it was trained here, the history of its training."""
     params = load_params(layout.params)
     scale = params.scale(layout.profile)
     if isinstance(scale.pretrained, OpenClipParams):

@@ -7,13 +7,12 @@ into params.yaml by hand: the pipeline never searches.
 """
 
 import copy
-from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import read_prompts, read_set
-from carot_lib.distributed import is_first_rank
+from carot_lib.distributed import rank
 from carot_lib.files import write_text
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.methods.base import RunParams
@@ -44,48 +43,31 @@ def search(layout: Layout) -> pd.DataFrame:
             label=label,
         )
         logits = predict_logits(classifier, validation, scale.hardware.one_device())
-        stats = BinStats.from_logits(
-            logits,
-            validation.labels,
-            scale.evaluation.n_bins,
-            label_space=validation.label_space,
-        )
+        space, n_bins = validation.label_space, scale.evaluation.n_bins
+        stats = BinStats.from_logits(logits, validation.labels, n_bins, label_space=space)
         return {"accuracy": stats.mean_accuracy(), "ece": stats.ece()}
 
-    tables = []
-    for name in ("ft", "flyp"):
-        rates = try_values(
-            scale.run(name), name, "learning_rate", scale.search.learning_rate, evaluate
+    def try_values(run: RunParams, name: str, key: str, values: list[float]) -> pd.DataFrame:
+        """One training per value, evaluated on the validation set."""
+        runs = {value: run.model_copy(update={key: value}) for value in values}
+        return pd.DataFrame(
+            {"run": name, "key": key, "value": value, **evaluate(one, f"{name}, {key} {value}")}
+            for value, one in runs.items()
         )
+
+    table = pd.DataFrame()
+    for name in ("ft", "flyp"):
+        run, smoothed = scale.run(name), scale.run(f"{name}_ls")
+        rates = try_values(run, name, "learning_rate", scale.search.learning_rate)
         rates["chosen"] = rates.index == rates["accuracy"].idxmax()
         rate = rates.loc[rates["chosen"], "value"].item()
-        smoothed = scale.run(f"{name}_ls").model_copy(update={"learning_rate": rate})
-        values = try_values(
-            smoothed, f"{name}_ls", "label_smoothing", scale.search.label_smoothing, evaluate
-        )
+        smoothed = smoothed.model_copy(update={"learning_rate": rate})
+        values = try_values(smoothed, f"{name}_ls", "label_smoothing", scale.search.label_smoothing)
         values["chosen"] = values.index == values["ece"].idxmin()
-        tables += [rates, values]
-        if is_first_rank():
-            table = pd.concat(tables)
+        table = pd.concat([table, rates, values])
+        if rank() == 0:
             path = layout.results / "search.csv"
             write_text(path, table.to_csv(index=False, float_format="%.6g"))
-    if is_first_rank():
+    if rank() == 0:
         print(table.to_string(index=False))
-    return pd.concat(tables)
-
-
-def try_values(
-    run: RunParams,
-    name: str,
-    key: str,
-    values: Sequence[float],
-    evaluate: Callable[[RunParams, str], dict[str, float]],
-) -> pd.DataFrame:
-    """One training per value, evaluated on the validation set."""
-    return pd.DataFrame(
-        [
-            {"run": name, "key": key, "value": value}
-            | evaluate(run.model_copy(update={key: value}), f"{name}, {key} {value}")
-            for value in values
-        ]
-    )
+    return table

@@ -10,7 +10,7 @@ every process runs this stage, and the first one writes.
 import pandas as pd
 
 from carot_lib.data.datasets import read_prompts, read_set
-from carot_lib.distributed import is_first_rank
+from carot_lib.distributed import rank
 from carot_lib.files import write_text
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.models.clip import load_clip, save_classifier
@@ -22,24 +22,13 @@ from carot_lib.training.monitor import MetricLogger
 
 
 def train(layout: Layout, run: str, seed: int) -> None:
-    """Fine-tune and write the classifier.
-
-    Raises:
-        ValueError: params.yaml has no such row, or a problem.
-        FloatingPointError, MemoryError: see `carot_lib.training.loop.fine_tune`.
-    """
+    """Fine-tune and write the classifier; for errors see `carot_lib.training.loop.fine_tune`."""
     scale = load_scale(layout)
     method = scale.run(run)
     with out_of_memory_means("out of memory: the pre-trained model alone does not fit"):
         clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
-    history: list[dict[str, int | float]] = []
     logger = MetricLogger(layout.live(run, seed), scale.hardware.tensorboard)
-
-    def log(record: dict[str, int | float]) -> None:
-        history.append(record)
-        logger(record)
-
     checkpoints = layout.checkpoint(run, seed)
     try:
         classifier = fine_tune(
@@ -50,7 +39,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
             prompts,
             read_set(layout.data, "train"),
             seed,
-            log=log,
+            log=logger,
             label=run,
             checkpoints=checkpoints,
             validation_set=read_set(layout.data, VALIDATION),
@@ -59,10 +48,10 @@ def train(layout: Layout, run: str, seed: int) -> None:
     except (FloatingPointError, MemoryError) as error:
         raise type(error)(f"{run}: {error}") from error
     logger.flush()
-    if not is_first_rank():
+    if rank() > 0:
         return
     folder = layout.model(run, seed)
     save_classifier(classifier, folder)
-    losses = pd.DataFrame(history).filter(regex="^[^/]+$")
+    losses = pd.DataFrame(logger.history).filter(regex="^[^/]+$")
     write_text(folder / "history.csv", losses.to_csv(index=False))
     discard_checkpoint(checkpoints)

@@ -5,13 +5,17 @@ results/<profile>/wise_ft_curves/<run>_seed<seed>.csv: accuracy, ECE and its noi
 alpha on the ID test set, on each shifted set, and as mean over these (`ood`).
 """
 
-import pandas as pd
+from collections.abc import Sequence
 
-from carot_lib.data.datasets import read_set
+import pandas as pd
+import torch
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.data.datasets import LabelledSet, read_set
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
-from carot_lib.models.clip import interpolate, load_classifier
-from carot_lib.models.wise_ft import evaluate_classifiers
+from carot_lib.models.clip import ImageClassifier, interpolate, load_classifier
+from carot_lib.models.inference import predict_batches
 from carot_lib.params import load_scale
 
 
@@ -21,21 +25,16 @@ def wise_ft_curve(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     alphas, evaluation = scale.wise_ft.curve, scale.evaluation
     zero_shot, fine_tuned = (load_classifier(layout.model(name, seed)) for name in ("zs", run))
     classifiers = [interpolate(zero_shot, fine_tuned, alpha) for alpha in alphas]
-    rows = []
+    device, rows = scale.hardware.one_device(), []
     for name in ("id_test", *evaluation.ood):
-        dataset, device = read_set(layout.data, name), scale.hardware.one_device()
+        dataset = read_set(layout.data, name)
         stats = evaluate_classifiers(classifiers, dataset, evaluation.n_bins, device)
         rows += [
-            {
-                "alpha": alpha,
-                "dataset": name,
-                "accuracy": one.mean_accuracy(),
-                "ece": one.ece(),
-                "ece_noise_floor": one.noise_floor(),
-            }
+            (alpha, name, one.mean_accuracy(), one.ece(), one.noise_floor())
             for alpha, one in zip(alphas, stats, strict=True)
         ]
-    table = pd.DataFrame(rows)
+    columns = ["alpha", "dataset", "accuracy", "ece", "ece_noise_floor"]
+    table = pd.DataFrame(rows, columns=columns)
     shifted = table[table["dataset"].isin(evaluation.ood)].drop(columns="dataset")
     mean = shifted.groupby("alpha").mean().reset_index().assign(dataset="ood")
     table = pd.concat([table, mean])
@@ -43,3 +42,25 @@ def wise_ft_curve(layout: Layout, run: str, seed: int) -> pd.DataFrame:
     table.insert(1, "seed", seed)
     write_text(layout.wise_ft_curve(run, seed), table.to_csv(index=False, float_format="%.6g"))
     return table
+
+
+def evaluate_classifiers(
+    classifiers: Sequence[ImageClassifier],
+    dataset: LabelledSet,
+    n_bins: int,
+    device: torch.device,
+) -> list[BinStats]:
+    """Binned predictions of several classifiers of one architecture on one set.
+
+    Only bins are kept: the logits of ImageNet would fill the memory. The classifiers are moved to
+    the device and set to evaluation mode; the set's label space is applied.
+    """
+    stats, start = [BinStats.empty(n_bins) for _ in classifiers], 0
+    for batch in predict_batches(classifiers, dataset, device, f"evaluating on {dataset.name}"):
+        labels, space = dataset.labels[start : start + len(batch[0])], dataset.label_space
+        start += len(labels)
+        for i, logits in enumerate(batch):
+            stats[i] += BinStats.from_logits(
+                logits.astype(float), labels, n_bins, label_space=space
+            )
+    return stats

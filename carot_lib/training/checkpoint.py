@@ -13,8 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from carot_lib.distributed import gather, rank
 from carot_lib.files import atomic_write
-from carot_lib.training.global_batch import gather_rows
 
 FILE_NAME = "checkpoint.pt"
 HASHED = tuple(f"carot_lib.{name}." for name in ("methods", "models", "training", "data"))
@@ -23,91 +23,69 @@ NOT_HASHED = "carot_lib.training.monitor"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The latest state of a run: method, optimizer, loss scaler, random generators and history.
+    """The latest state of a run: method, optimizer, loss scaler, random generators and history."""
 
-    Attributes:
-        folder: folder of the state, one per run.
-        every: optimizer steps between two states.
-        fingerprint: hash of everything the run depends on; the state of another run is ignored.
-        method: its state holds the model and whatever else changes in training.
-        optimizer: over the model, at the peak learning rate, which is not part of the state.
-        fabric: devices and precision.
-        history: records of all completed steps.
-    """
-
-    folder: Path
-    every: int
-    fingerprint: str
-    method: nn.Module
-    optimizer: torch.optim.Optimizer
+    folder: Path  # one per run
+    every: int  # optimizer steps between two states
+    fingerprint: str  # see `fingerprint_of`; the state of another run is ignored
+    method: nn.Module  # its state holds the model and whatever else changes in training
+    optimizer: torch.optim.Optimizer  # at the peak learning rate, which is not part of the state
     fabric: Fabric
-    history: list[dict[str, int | float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)  # of all completed steps
 
-    def save(self, step: int) -> None:
-        """Replace the saved state by the one after optimizer step `step` (1-based).
+    def save(self) -> None:
+        """Replace the saved state by the one after the last step of the history.
 
         A failure to write is reported on standard error and does not stop the run. Every process
         must call it; the first one writes.
         """
-        device = self.fabric.device
         generators = {"cpu": torch.get_rng_state()}
-        if device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(device)
-        rows = {name: state[None].to(device) for name, state in generators.items()}
+        if self.fabric.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
         state = {
             "fingerprint": self.fingerprint,
-            "step": step,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
             "loss_scaler": self.fabric.strategy.precision.state_dict(),
-            "generators": gather_rows(rows, self.fabric.world_size),
+            "generators": gather(generators),
             "history": self.history,
         }
-        if not self.fabric.is_global_zero:
+        if rank() > 0:
             return
-        path = self.folder / FILE_NAME
         try:
-            with atomic_write(path) as temporary, temporary.open("wb") as file:
+            with atomic_write(self.folder / FILE_NAME) as path, path.open("wb") as file:
                 torch.save(state, file)
         except OSError as error:
-            self._print(f"the state after step {step} was not saved: {error}")
+            self._print(f"the state after step {len(self.history)} was not saved: {error}")
 
-    def resume(self) -> int:
-        """Restore the saved state if it belongs to this very run.
-
-        Returns:
-            Number of completed optimizer steps; 0 where the run starts from the beginning.
-        """
-        if not (self.folder / FILE_NAME).exists():
-            return 0
+    def resume(self) -> None:
+        """Restore the saved state, history included, if it belongs to this very run."""
+        path = self.folder / FILE_NAME
+        if not path.exists():
+            return
         try:
-            state = torch.load(self.folder / FILE_NAME, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             is_ours = state["fingerprint"] == self.fingerprint
         except Exception as error:  # a damaged file raises errors of every kind
             self._print(f"cannot be read ({type(error).__name__}): starting from the beginning")
-            return 0
+            return
         if not is_ours:
-            self._print(
-                "belongs to other parameters, data, weights or code: starting from the beginning"
-            )
-            return 0
+            other = "other parameters, data, weights or code"
+            self._print(f"belongs to {other}: starting from the beginning")
+            return
         self.method.load_state_dict(state["method"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.fabric.strategy.precision.load_state_dict(state["loss_scaler"])
-        for name, rows in state["generators"].items():
-            # cloned: torch reads a state from the start of its memory, even that of a view
-            generator = rows[self.fabric.global_rank].clone()
-            if name == "cpu":
-                torch.set_rng_state(generator)
-            else:
-                torch.cuda.set_rng_state(generator, self.fabric.device)
+        generators = state["generators"][rank()]
+        torch.set_rng_state(generators["cpu"])
+        if "cuda" in generators:
+            torch.cuda.set_rng_state(generators["cuda"], self.fabric.device)
         self.history[:] = state["history"]
-        self._print(f"resuming after step {state['step']}")
-        return state["step"]
+        self._print(f"resuming after step {len(self.history)}")
 
     def _print(self, message: str) -> None:
-        if self.fabric.is_global_zero:
+        if rank() == 0:
             print(f"{self.folder / FILE_NAME}: {message}", file=sys.stderr)
 
 
@@ -123,10 +101,6 @@ def fingerprint_of(tensors: Mapping[str, Tensor], *texts: str) -> str:
 
     Of the code, the imported modules of `carot_lib.{methods,models,training,data}` count, except
     training/monitor.py, which changes no weight: other code can be edited without restarting a run.
-
-    Args:
-        tensors: the pre-trained model and the prompts, by name.
-        texts: parameters and fingerprints of the data.
     """
     digest = hashlib.sha256(torch.__version__.encode())
     for name, module in sorted(sys.modules.items()):

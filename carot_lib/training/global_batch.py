@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from carot_lib.distributed import split_sizes, world_size
+from carot_lib.distributed import rank, world_size
 
 MicroBatch = TypeVar("MicroBatch")
 Encoded = dict[str, Tensor]  # tensors with one row per image, by name
@@ -30,16 +30,15 @@ def encode_global_batch(
 
     Args:
         encode: gives tensors with one row per image.
-        micro_batches: this device's share of the batch.
+        micro_batches: this device's share of the batch; the shares differ by at most one image.
         global_size: images of the batch over all devices; None if there is one device.
     """
-    encoded = {
-        name: rows.to(torch.promote_types(rows.dtype, torch.float32))
-        if rows.is_floating_point()
-        else rows
-        for name, rows in encode_micro_batches(encode, micro_batches).items()
-    }
-    return encoded if global_size is None else gather_rows(encoded, global_size)
+    encoded = encode_micro_batches(encode, micro_batches)
+    for name, rows in encoded.items():
+        if rows.is_floating_point():
+            rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        encoded[name] = rows if global_size is None else gather_rows(rows, global_size)
+    return encoded
 
 
 def encode_micro_batches(
@@ -67,12 +66,14 @@ def encode_micro_batches(
     return {name: torch.cat([rows[name] for rows in encoded]) for name in encoded[0]}
 
 
-def gather_rows(encoded: Encoded, global_size: int) -> Encoded:
-    """The rows of the shares of all devices, in the order of the batch of `global_size` images."""
+def gather_rows(
+    rows: Shaped[Tensor, "local *row"], global_size: int
+) -> Shaped[Tensor, "global *row"]:
+    """The rows of all devices, in the order of the batch of `global_size` images."""
     if world_size() == 1:
-        return encoded
-    sizes = split_sizes(global_size, world_size())
-    return {name: _Gather.apply(rows, sizes) for name, rows in encoded.items()}
+        return rows
+    shares = torch.arange(global_size).tensor_split(world_size())
+    return _Gather.apply(rows, [len(share) for share in shares])
 
 
 class _Gather(torch.autograd.Function):
@@ -87,7 +88,7 @@ class _Gather(torch.autograd.Function):
     def forward(
         context: Any, rows: Shaped[Tensor, "local *row"], sizes: list[int]
     ) -> Shaped[Tensor, "global *row"]:
-        """Rows of all devices in their order."""
+        """The rows of all devices in their order."""
         context.sizes = sizes
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # shares differ by one row
         padded[: len(rows)] = rows
@@ -99,9 +100,8 @@ class _Gather(torch.autograd.Function):
     def backward(
         context: Any, gradient: Shaped[Tensor, "global *row"]
     ) -> tuple[Shaped[Tensor, "local *row"], None]:
-        """Gradient of this device's rows."""
-        local = gradient.split(context.sizes)[dist.get_rank()]
-        return len(context.sizes) * local, None
+        """The gradient of this device's rows."""
+        return len(context.sizes) * gradient.split(context.sizes)[rank()], None
 
 
 @torch.no_grad()

@@ -37,8 +37,7 @@ class HardwareParams(StrictParams):
         torchrun started, or copies of this very command.
 
         Raises:
-            ValueError: CUDA is asked for, and there are too few devices; or SLURM or torchrun
-                started another number of processes.
+            ValueError: there are too few CUDA devices, or too few or too many processes.
         """
         self._check_cuda(self.devices)
         fabric = Fabric(
@@ -58,14 +57,19 @@ class HardwareParams(StrictParams):
         return fabric
 
     def one_device(self) -> torch.device:
-        """The device of a single process: a GPU if there is one and it may be used.
-
-        Raises:
-            ValueError: CUDA is asked for, and there is none.
-        """
+        """The device of a single process: a GPU if there is one and it may be used."""
         self._check_cuda(1)
         may_use = self.accelerator != "cpu" and torch.cuda.is_available()
         return torch.device("cuda" if may_use else "cpu")
+
+    def step_too_large(self, batch_size: int, has_batch_norm: bool) -> str:
+        """The message for a step that does not fit into memory."""
+        advice = f"set hardware.accumulation to {2 * self.accumulation} (the results are the same)"
+        return (
+            f"out of memory at batch_size {batch_size} on {self.devices * self.nodes} device(s) "
+            f"with accumulation {self.accumulation}: "
+            f"{'lower batch_size' if has_batch_norm else advice}"
+        )
 
     def _check_cuda(self, wanted: int) -> None:
         available = torch.cuda.device_count()
@@ -76,23 +80,9 @@ class HardwareParams(StrictParams):
             )
 
 
-def step_too_large(hardware: HardwareParams, batch_size: int, has_batch_norm: bool) -> str:
-    """The message for a step that does not fit into memory."""
-    advice = f"set hardware.accumulation to {2 * hardware.accumulation} (the results are the same)"
-    return (
-        f"out of memory at batch_size {batch_size} on {hardware.devices * hardware.nodes} "
-        f"device(s) with accumulation {hardware.accumulation}: "
-        f"{'lower batch_size' if has_batch_norm else advice}"
-    )
-
-
 @contextmanager
 def out_of_memory_means(message: str) -> Iterator[None]:
-    """Explain a lack of memory of the machine or the GPU within the block.
-
-    Raises:
-        MemoryError: with the message.
-    """
+    """Turn a lack of memory of the machine or the GPU into a MemoryError with this message."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,15 @@ from carot_lib.training.hardware import (
     NUMERICS_NEUTRAL,
     HardwareParams,
     out_of_memory_means,
-    step_too_large,
 )
-from carot_lib.training.monitor import Validation
+from carot_lib.training.monitor import validate
 from carot_lib.training.optimizer import build_optimizer, learning_rate_factor
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 
 READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
 
 Log = Callable[[dict[str, int | float]], None]
+Validation = tuple[int, Callable[[], dict[str, float]]]
 
 
 class TrainingParams(StrictParams):
@@ -57,27 +58,25 @@ def fit(
     clip_gradient_norm: float | None,
     fabric: Fabric,
     log: Log,
-    start_step: int = 0,
-    checkpoint: Checkpoint | None = None,
     accumulation: int = 1,
+    checkpoint: Checkpoint | None = None,
     validation: Validation | None = None,
 ) -> None:
     """Minimise the sum of the method's loss terms, one optimizer step per batch.
 
     Args:
         method: its model is trained in place.
-        data: one batch per step, starting after `start_step`.
+        data: one batch per step, starting after those of the checkpoint's history.
         total_steps: length of the schedule.
         optimizer: over the method's model, at the peak learning rate.
-        warmup_steps: of the schedule.
+        warmup_steps: length of the schedule's rise.
         clip_gradient_norm: bound on the global norm of the gradients; None for no bound.
         fabric: devices and precision.
         log: receives the record of each step, in order: `step`, `learning_rate`, every loss term,
             and, under names with a slash, scalars of the method and of the validation.
-        start_step: number of steps completed before.
-        checkpoint: saves the state regularly; None: never.
         accumulation: micro-batches per step, of which one at a time is in memory.
-        validation: evaluates the model regularly; None: never.
+        checkpoint: saves the state regularly; None: never.
+        validation: number of steps between two evaluations, and what evaluates; None: never.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step and every term.
@@ -87,6 +86,7 @@ def fit(
     optimizer = fabric.setup_optimizers(optimizer)
     method.model.train()
     pending: list[tuple[int, float, Scalars]] = []
+    start_step = len(checkpoint.history) if checkpoint is not None else 0
     for step, batch in enumerate(data, start=start_step + 1):
         factor = learning_rate_factor(step - 1, warmup_steps, total_steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -111,17 +111,17 @@ def fit(
         scalars |= method.after_step(step) or {}
         pending.append((step, peaks[0] * factor, scalars))
         saves = checkpoint is not None and step % checkpoint.every == 0
-        validates = validation is not None and step % validation.every == 0
+        validates = validation is not None and step % validation[0] == 0
         if len(pending) == READ_EVERY or step == total_steps or saves or validates:
             for record in to_records(pending):
                 if validates and record["step"] == step:
-                    record |= validation.evaluate()
+                    record |= validation[1]()
                 if checkpoint is not None:
                     checkpoint.history.append(record)
                 log(record)
             pending.clear()
         if saves:
-            checkpoint.save(step)
+            checkpoint.save()
 
 
 def to_records(pending: list[tuple[int, float, Scalars]]) -> Iterator[dict[str, int | float]]:
@@ -159,23 +159,24 @@ def fine_tune(
         training: what all runs share.
         hardware: where to compute.
         clip: the pre-trained model; it is trained in place.
-        class_prompts: token ids of every class in every template.
+        class_prompts: token ids.
         train_set: images and labels.
-        seed: of the order of the samples and of the images' random transforms.
+        seed: seed of the order of the samples and of the images' random transforms.
         log: receives the record of each step, see `fit`.
-        label: of the progress bar.
+        label: name of the run in the progress bar.
         checkpoints: folder for the state of the unfinished run, to be discarded by the caller in
             the end; None: the state is not saved.
         validation_set: evaluated every `training.validate_every` steps; None: never.
         n_bins: number of confidence bins of its ECE.
 
     Raises:
-        FloatingPointError: the loss is not finite; the message names the step and every term.
+        FloatingPointError: see `fit`.
         MemoryError: there is too little memory; the message says what to change.
         ValueError: the hardware is not available, or the model or a batch cannot be split over it.
     """
     fabric = hardware.launch()
-    if fabric.world_size * hardware.accumulation > 1 and has_batch_norm(clip):
+    batch_norm = has_batch_norm(clip)
+    if fabric.world_size * hardware.accumulation > 1 and batch_norm:
         raise ValueError(
             "hardware: devices, nodes and accumulation must be 1 for a model with BatchNorm: its "
             "statistics would be those of a part of the batch"
@@ -202,39 +203,32 @@ def fine_tune(
     if checkpoints is not None:
         every = hardware.checkpoint_every
         checkpoint = Checkpoint(checkpoints, every, fingerprint, method, optimizer, fabric)
-        start_step = checkpoint.resume()
+        checkpoint.resume()
+        start_step = len(checkpoint.history)
         for record in checkpoint.history:
             log(record)
     validation = None
     if validation_set is not None and training.validate_every is not None:
         every = count_steps(training.validate_every, total_steps)
-        validation = Validation(validation_set, every, n_bins, method, fabric)
-    data = batches(
-        train_set.open_images(clip.preprocessing, training=True),
-        train_set.labels,
-        draws,
-        hardware.workers,
-        seed,
-        start_step,
-        fabric.global_rank,
-        fabric.world_size,
-    )
+        validation = every, partial(validate, method, validation_set, n_bins, fabric.device)
+    images = train_set.open_images(clip.preprocessing, training=True)
+    position = seed, start_step, fabric.global_rank, fabric.world_size
+    data = batches(images, train_set.labels, draws, hardware.workers, *position)
     if fabric.is_global_zero:
         data = track(data, total_steps - start_step, f"training {label}", "steps")
-    message = step_too_large(hardware, training.batch_size, has_batch_norm(clip))
-    with out_of_memory_means(message):
+    warmup_steps = count_steps(training.warmup, total_steps)
+    with out_of_memory_means(hardware.step_too_large(training.batch_size, batch_norm)):
         fit(
             method,
             data,
             total_steps,
             optimizer,
-            count_steps(training.warmup, total_steps),
+            warmup_steps,
             run.clip_gradient_norm,
             fabric,
             log,
-            start_step,
-            checkpoint,
             hardware.accumulation,
+            checkpoint,
             validation,
         )
     return method.classifier().cpu().eval()

@@ -4,7 +4,7 @@ Source: Radford et al. 2021, Section 2.3 (the loss), at the scale of minutes.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -74,16 +74,10 @@ class PretrainingParams(StrictParams):
 
 
 class CaptionStream:
-    """An endless stream of captioned pictures.
+    """An endless stream of captioned pictures of pictograms.
 
     A caption's template fits the medium of its picture and, except for a share of wrong captions,
     its name fits the pictogram.
-
-    Args:
-        params: mix, share of wrong captions, batch size.
-        data: size of the pictures.
-        world: recipes of the pictures.
-        pictograms: what is shown, the in-distribution classes among them.
 
     Raises:
         ValueError: the mix names a recipe that is not there, or a batch is too small for it.
@@ -102,7 +96,7 @@ class CaptionStream:
         if min(self._counts(params.batch_size).values()) < 1:
             size = params.batch_size
             raise ValueError(f"pretrained.batch_size: {size} pictures are too few for the mix")
-        self.stencils = GlyphBank(pictograms, world.faces)
+        self.glyphs = GlyphBank(pictograms, world.faces)
         templates = clip_templates()
         names = [pictogram.name for pictogram in pictograms]
         self.prompts = tokenize_prompts(names, templates, params.model.context_length)
@@ -119,7 +113,7 @@ class CaptionStream:
         for name, count in self._counts(n).items():
             recipe = self.world.recipes[name]
             concept = torch.randint(len(self.prompts), (count,), generator=generator)
-            pictures.append(self.stencils.draw(concept, recipe, self.data.image_size, generator))
+            pictures.append(self.glyphs.draw(concept, recipe, self.data.image_size, generator))
             wrong = torch.rand(count, generator=generator) < self.params.wrong_captions
             other = torch.randint(len(self.prompts), (count,), generator=generator)
             fitting = self.templates_of[recipe.medium]
@@ -147,20 +141,14 @@ def pretrain(
     """Train a CLIP from scratch by the contrastive loss, then set its logit scale.
 
     A run this short ends under-confident: the scale learns more slowly than all other weights. So
-    it is finally fitted alone, by the likelihood of new pictures under the zero-shot head.
-
-    Args:
-        params: model, optimizer and mix.
-        data: size of the pictures.
-        world: recipes of the pictures.
-        pictograms: what the web shows.
-        log: receives step, learning rate, loss and logit scale of every step.
+    it is finally fitted alone, by the likelihood of new pictures under the zero-shot head. `log`
+    receives step, learning rate, loss and logit scale of every step.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step.
     """
     generator = Generator().manual_seed(params.seed)
-    web = CaptionStream(params, data, world, pictograms)
+    stream = CaptionStream(params, data, world, pictograms)
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
         clip = build_clip(params.model.config(data.image_size)).train()
@@ -173,32 +161,20 @@ def pretrain(
         weight_decay=params.weight_decay,
         fused=True,
     )
-
-    def steps() -> Iterator[dict[str, float]]:
-        for step in range(1, params.steps + 1):
-            rate = params.learning_rate * learning_rate_factor(
-                step - 1, params.warmup_steps, params.steps
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            images, _, captions = web.draw(params.batch_size, generator)
-            loss = contrastive_loss(clip.similarity_logits(images, captions))
-            if not loss.isfinite():
-                raise FloatingPointError(f"pre-training: the loss is {loss.item()} at step {step}")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            yield {
-                "step": step,
-                "learning_rate": rate,
-                "contrastive": loss.item(),
-                "logit_scale": clip.logit_scale.item(),
-            }
-
-    for values in track(steps(), params.steps, "pre-training", "steps"):
-        log(values)
+    for step in track(range(1, params.steps + 1), params.steps, "pre-training", "steps"):
+        factor = learning_rate_factor(step - 1, params.warmup_steps, params.steps)
+        optimizer.param_groups[0]["lr"] = rate = params.learning_rate * factor
+        images, _, captions = stream.draw(params.batch_size, generator)
+        loss = contrastive_loss(clip.similarity_logits(images, captions))
+        if not loss.isfinite():
+            raise FloatingPointError(f"pre-training: the loss is {loss.item()} at step {step}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        scale = clip.logit_scale.item()
+        log({"step": step, "learning_rate": rate, "contrastive": loss.item(), "logit_scale": scale})
     clip.eval()
-    set_logit_scale(clip, web, params.scale_images, generator)
+    set_logit_scale(clip, stream, params.scale_images, generator)
     return clip
 
 

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from carot_lib.distributed import slice_of_rank
 from carot_lib.methods.base import Batch
 
 MAX_TABLE = 10_000_000  # numbers of which a draw may make a table: 80 MB
@@ -19,12 +18,7 @@ CHUNK = 100_000  # numbers drawn at a time without a table
 
 @dataclass(frozen=True)
 class Draws:
-    """The images and caption templates of every batch of a run, fixed before training.
-
-    Attributes:
-        images: indices of the training images, one array per step.
-        templates: indices of the caption templates, one array per step.
-    """
+    """Indices of the images and caption templates of a run, fixed before it: an array per step."""
 
     images: list[Int[np.ndarray, " _"]]
     templates: list[Int[np.ndarray, " _"]]
@@ -37,11 +31,8 @@ class Draws:
         """
         if (smallest := min(map(len, self.images))) < world_size:
             raise ValueError(f"hardware: {world_size} devices cannot share a batch of {smallest}")
-        slices = [slice_of_rank(len(row), rank, world_size) for row in self.images]
-        return Draws(
-            [row[local] for row, local in zip(self.images, slices, strict=True)],
-            [row[local] for row, local in zip(self.templates, slices, strict=True)],
-        )
+        columns = self.images, self.templates
+        return Draws(*([np.array_split(row, world_size)[rank] for row in x] for x in columns))
 
 
 def draw_epochs(
@@ -104,8 +95,8 @@ def draw_distinct(population: int, size: int, rng: np.random.Generator) -> Int[n
 class DrawnImages(Dataset):
     """The images of every step of a run, indexed by steps (from 0).
 
-    The random numbers of a transform depend on seed and step alone, not on the process that reads
-    the image nor on what was read before: a resumed run sees the same images.
+    The random numbers of a transform depend on seed and step alone, not on what was read before nor
+    by which process: a resumed run sees the same images.
     """
 
     def __init__(self, images: Dataset, draws: Draws, seed: tuple[int, ...]):
@@ -132,16 +123,13 @@ def batches(
 
     Args:
         images: all images, indexed by lists.
-        labels: their classes.
-        draws: of the whole run.
+        labels: classes of all images.
+        draws: the draws of the whole run.
         workers: processes that read images; 0: this process.
-        seed: of the images' random transforms.
+        seed: seed of the images' random transforms.
         start_step: number of steps to skip.
         rank: which share of each batch to take.
-        world_size: number of shares.
-
-    Raises:
-        ValueError: see `Draws.share`.
+        world_size: number of shares, see `Draws.share`.
     """
     local = draws.share(rank, world_size)
     loader = DataLoader(

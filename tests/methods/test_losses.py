@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,14 +45,6 @@ def test_contrastive_loss_of_equal_similarities_is_log_batch(batch, smoothing):
     assert loss.item() == pytest.approx(math.log(batch), abs=1e-5)
 
 
-@given(sizes, seeds, st.floats(0, 0.99))
-def test_contrastive_loss_is_cross_entropy_both_ways(rows, seed, smoothing):
-    logits = draw(rows, seed)
-    targets = torch.arange(rows)
-    both = sum(F.cross_entropy(x, targets, label_smoothing=smoothing) for x in (logits, logits.T))
-    assert contrastive_loss(logits, smoothing).item() == pytest.approx(both.item() / 2, abs=1e-10)
-
-
 def test_contrastive_loss_does_not_overflow():
     logits = torch.tensor([[0.0, 200.0], [200.0, 0.0]], requires_grad=True)
     loss = contrastive_loss(logits)
@@ -75,23 +66,6 @@ def test_distillation_is_zero_for_equal_distributions(rows, seed, shift):
     logits = draw(rows, seed)
     assert self_distillation_loss(logits, logits).item() == 0
     assert self_distillation_loss(logits + shift, logits).item() == pytest.approx(0, abs=1e-12)
-
-
-@given(st.integers(2, 8), seeds)
-def test_distillation_is_positive_for_unlike_distributions(rows, seed):
-    student, teacher = draw(rows, seed), draw(rows, seed + 20_000)
-    assert self_distillation_loss(student, teacher).item() > 1e-4
-
-
-@given(sizes, seeds)
-def test_distillation_is_kl_div_both_ways(rows, seed):
-    student, teacher = draw(rows, seed), draw(rows, seed + 1)
-    both = sum(
-        F.kl_div(s.log_softmax(dim=1), t.softmax(dim=1), reduction="batchmean")
-        for s, t in ((student, teacher), (student.T, teacher.T))
-    )
-    loss = self_distillation_loss(student, teacher)
-    assert loss.item() == pytest.approx(both.item() / 2, abs=1e-10)
 
 
 def test_no_gradient_reaches_the_teacher():

@@ -10,24 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import tiny
 import torch
-import yaml
 from tiny import KINDS, hardware, labelled_set, training
 from torch import Tensor
 
-from carot_lib.data.datasets import write_set
-from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.models.clip import Clip, save_clip
 from carot_lib.stages.train import train
 from carot_lib.training import checkpoint as checkpoint_module
 from carot_lib.training import loop as loop_module
 from carot_lib.training.checkpoint import FILE_NAME, discard_checkpoint, fingerprint_of
-from carot_lib.training.loop import fine_tune
 
 ROOT = Path(__file__).parents[2]
 STEPS = 15  # 5 epochs of 10 images in batches of 4, 4 and 2
@@ -66,18 +61,16 @@ def run(make_clip: Callable[[], Clip], class_prompts: Tensor) -> Callable[..., O
 
     def run(kind: str, folder: Path | None = None, every: int = 3, **changes: object) -> Outcome:
         history: list[dict[str, float]] = []
-        classifier = fine_tune(
+        classifier = tiny.trained(
             tiny.run(kind, **CHANGES[kind] | changes),
-            training(epochs=5, warmup=2, validate_every=4),
-            hardware(checkpoint_every=every),
             make_clip(),
             class_prompts.repeat(1, 2, 1),  # eight templates: enough (image, template) pairs
-            labelled_set(),
-            3,
             history.append,
-            kind,
-            folder,
-            labelled_set("id_val", seed=1),
+            training(epochs=5, warmup=2, validate_every=4),
+            hardware(checkpoint_every=every),
+            seed=3,
+            checkpoints=folder,
+            validation_set=labelled_set("id_val", seed=1),
         )
         return classifier.state_dict(), history
 
@@ -280,18 +273,13 @@ def test_a_state_is_discarded_with_its_folder(tmp_path: Path):
 
 def project(root: Path, clip: Clip) -> Layout:
     """A project of its own in which stage `train` runs for 60 steps."""
-    layout = Layout(root, "miniature")
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["miniature"]["training"] = {**tiny.TRAINING, "epochs": 20, "validate_every": 25}
-    tree["miniature"]["hardware"] = {**tiny.HARDWARE, "checkpoint_every": 5}
-    root.mkdir()
-    layout.params.write_text(yaml.safe_dump(tree))
-    (root / "carot_lib").symlink_to(ROOT / "carot_lib")
-    for name in ("train", "id_val"):
-        one = labelled_set(name)
-        write_set(layout.data, name, one.labels, np.asarray(one.images))
-    names = {"class_names": one.class_names, "label_spaces": {}}
-    write_json(layout.data / "classes.json", names)
+    layout = tiny.project(
+        root,
+        labelled_set("train"),
+        labelled_set("id_val"),
+        training={**tiny.TRAINING, "epochs": 20, "validate_every": 25},
+        hardware={**tiny.HARDWARE, "checkpoint_every": 5},
+    )
     save_clip(clip, layout.pretrained)
     return layout
 

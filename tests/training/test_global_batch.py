@@ -149,7 +149,7 @@ def test_rows_of_low_precision_reach_the_loss_in_full_and_others_as_they_are():
 
 
 def test_one_device_has_nothing_to_gather_or_to_average():
-    rows = {"row": torch.ones(2, 3)}
+    rows = torch.ones(2, 3)
     assert gather_rows(rows, 2) is rows
     weight = nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([1.0, 2.0])

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
-from pydantic import ValidationError
 from tiny import hardware
 
 from carot_lib.training.hardware import HardwareParams, out_of_memory_means
@@ -46,7 +45,14 @@ def test_other_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPa
         on("cpu", 2).launch()
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("unable to mmap 9 bytes from file <weights>: Cannot allocate memory (12)"),
+    ],
+)
 def test_too_little_memory_is_explained(error: Exception):
     with (
         pytest.raises(MemoryError, match=r"^take less$") as caught,
@@ -60,12 +66,6 @@ def test_too_little_memory_is_explained(error: Exception):
 def test_memory_that_no_machine_has_is_refused_by_torch_in_words_that_are_known(size: int):
     with pytest.raises(MemoryError, match="take less"), out_of_memory_means("take less"):
         torch.empty(size, dtype=torch.uint8)
-
-
-def test_a_file_that_cannot_be_mapped_is_known_too():
-    error = RuntimeError("unable to mmap 9 bytes from file <weights>: Cannot allocate memory (12)")
-    with pytest.raises(MemoryError, match="take less"), out_of_memory_means("take less"):
-        raise error
 
 
 @pytest.mark.parametrize("other", [RuntimeError("shapes do not fit"), ValueError("no number")])
@@ -82,11 +82,3 @@ def test_a_fabric_computes_in_the_precision_asked_for():
         assert (matrix @ matrix).dtype == torch.float32
     with hardware(precision="bf16-mixed").launch().autocast():
         assert (matrix @ matrix).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    "bad", [{"accelerator": "abacus"}, {"devices": 0}, {"precision": "8"}, {"workers": -1}]
-)
-def test_unknown_hardware_is_refused(bad: dict):
-    with pytest.raises(ValidationError):
-        hardware(**bad)

@@ -2,21 +2,17 @@
 
 import ctypes
 import gc
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import torch
-import yaml
+from tiny import labelled_set, project
 from torch import Tensor
 
-from carot_lib.data.datasets import write_set
-from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.methods.base import Batch, Setup
 from carot_lib.models.clip import Clip, build_clip, load_classifier, save_clip
@@ -120,25 +116,11 @@ BATCH = 4000  # 65 positions of width 64 in float32: 67 MB for each activation t
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """A world in which one step of a run is the whole training, and a large one."""
-    layout = Layout(tmp_path, "miniature")
-    (tmp_path / "carot_lib").mkdir()
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    set_numbers(layout, "training", epochs=1, batch_size=BATCH, warmup=0)
+    sets = labelled_set("train", BATCH), labelled_set("id_val", 9)
+    numbers = {"epochs": 1, "batch_size": BATCH, "warmup": 0}
+    layout = project(tmp_path, *sets, training=numbers)
     save_clip(tiny_clip(32, 4, 64), layout.pretrained)
-    generator = np.random.default_rng(0)
-    for name, size in (("train", BATCH), ("id_val", 9)):
-        pictures = generator.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
-        write_set(layout.data, name, np.arange(size) % 3, images=pictures)
-    names = ["cat", "steam locomotive", "tea pot"]
-    write_json(layout.data / "classes.json", {"class_names": names, "label_spaces": {}})
     return layout
-
-
-def set_numbers(layout: Layout, branch: str, **numbers: int) -> None:
-    source = layout.params if layout.params.exists() else PARAMS
-    tree = yaml.safe_load(source.read_text())
-    tree["miniature"][branch] |= numbers
-    layout.params.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
 def train_within(layout: Layout, megabytes: int) -> subprocess.CompletedProcess:
@@ -164,7 +146,8 @@ def test_too_little_memory_stops_the_stage_and_its_advice_helps(layout: Layout):
     ]
     assert not layout.model("ft", 0).parent.exists()  # nothing is left half made
     assert not list(layout.root.rglob("*.unfinished"))
-    set_numbers(layout, "hardware", accumulation=16)
+    split = layout.params.read_text().replace("accumulation: 1\n", "accumulation: 16\n")
+    layout.params.write_text(split)
     done = train_within(layout, 500)
     assert done.returncode == 0, done.stderr
     assert load_classifier(layout.model("ft", 0)).head.weight.shape == (3, 8)

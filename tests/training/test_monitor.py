@@ -8,18 +8,18 @@ from pathlib import Path
 import lightning_fabric.loggers.tensorboard as tensorboard_module
 import pandas as pd
 import pytest
+import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import KINDS, hardware, labelled_set, run, training
+from tiny import KINDS, labelled_set, run, training
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Setup
 from carot_lib.models.inference import predict_logits
 from carot_lib.training import monitor as monitor_module
-from carot_lib.training.loop import fine_tune
-from carot_lib.training.monitor import MetricLogger, Validation
+from carot_lib.training.monitor import MetricLogger, validate
 
 CPU = torch.device("cpu")
 
@@ -30,20 +30,12 @@ def trained(make_clip, class_prompts) -> Callable[..., tuple]:
 
     def train(kind: str, every: object, validation_set: LabelledSet | None, n_bins: int) -> tuple:
         records = []
-        classifier = fine_tune(
-            run(kind),
-            training(epochs=3, validate_every=every),
-            hardware(),
-            make_clip(),
-            class_prompts,
-            labelled_set(),
-            0,
-            records.append,
-            "a run",
-            validation_set=validation_set,
-            n_bins=n_bins,
-        )
-        return classifier, records
+        numbers = training(epochs=3, validate_every=every)
+        validation = {"validation_set": validation_set, "n_bins": n_bins}
+        clip = make_clip()
+        return tiny.trained(
+            run(kind), clip, class_prompts, records.append, numbers, **validation
+        ), records
 
     return train
 
@@ -84,8 +76,7 @@ def test_a_validation_restores_modes_and_generators(make_clip, class_prompts, ki
     state = {key: value.clone() for key, value in method.state_dict().items()}
     generator = torch.get_rng_state()
     dataset = labelled_set("id_val", seed=1)
-    validation = Validation(dataset, 5, 10, method, hardware().launch())
-    assert validation.evaluate() == validation.evaluate()
+    assert validate(method, dataset, 10, CPU) == validate(method, dataset, 10, CPU)
     assert [module.training for module in method.modules()] == modes
     assert all(torch.equal(value, state[key]) for key, value in method.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
@@ -96,7 +87,7 @@ def test_a_set_with_its_own_classes_is_evaluated_in_them(make_clip, class_prompt
     space = {"names": ["cat", "tea pot"], "columns": [[0], [2]]}
     dataset = labelled_set("id_val", seed=1, space=space)
     method = run("flyp").build(Setup(make_clip(), class_prompts, 10))
-    values = Validation(dataset, 1, 10, method, hardware().launch()).evaluate()
+    values = validate(method, dataset, 10, CPU)
     logits = predict_logits(method.classifier(), dataset, CPU)[:, [0, 2]]
     assert values["id_val/accuracy"] == (logits.argmax(axis=1) == dataset.labels).mean()
 
@@ -178,7 +169,7 @@ def test_no_git_and_no_commit_is_needed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(monitor_module, "is_first_rank", lambda: False)
+    monkeypatch.setattr(monitor_module, "rank", lambda: 1)
     logger = MetricLogger(tmp_path / "live", tensorboard=True)
     for step in range(1, 101):
         logger({"step": step, "loss": 1.0})

@@ -107,12 +107,6 @@ def test_without_a_table_every_draw_is_as_likely_as_any_other(no_table):
     assert chisquare(list(met.values())).pvalue > 0.01
 
 
-def test_without_a_table_the_generator_decides_alone(no_table):
-    first, again, other = (draw_distinct(1000, 300, rng(seed)) for seed in (3, 3, 4))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
 def test_pairs_of_a_large_set_need_no_table_of_all():
     # 200,000 images x 80 templates: a table of all pairs would take 128 MB
     tracemalloc.start()
