@@ -33,9 +33,11 @@ class FoldersParams(ImageParams):
         entries = sorted(path.name for path in folder.glob("[!.]*/"))
         if not entries:
             problems.append(f"{folder}: no such folder, or an empty one: see data/README.md")
-        needed = ["train", "test"] if self.validation_per_class else ["train", "test", "val"]
+        places = ["train", "test", *entries]
+        if self.validation_per_class is None:
+            places.append("val")
         sets = {}
-        for place in dict.fromkeys([*needed, *entries]):
+        for place in dict.fromkeys(places):
             name = SET_NAMES.get(place, place)
             if place in RESERVED_NAMES:
                 problems.append(f"{folder / place}: this name is reserved: rename the folder")
