@@ -124,6 +124,21 @@ class Index:
     invalid: dict[str, list[str]] = field(default_factory=dict)  # samples, by what is wrong
     problem: str | None = None  # why the shard cannot be read to its end, and what to do
 
+    def add(
+        self, sample: str, images: Sequence[tarfile.TarInfo], labels: Sequence[bytes], classes: int
+    ) -> None:
+        """Enter one sample, which should have one image and one label below `classes`."""
+        if len(images) != 1:
+            self.invalid.setdefault("not exactly one image", []).append(sample)
+        elif len(labels) != 1:
+            self.invalid.setdefault("not exactly one label", []).append(sample)
+        elif not labels[0].isdigit() or int(labels[0]) >= (classes or float("inf")):
+            sample += f" has {labels[0][:20].decode(errors='replace')}"
+            self.invalid.setdefault("a label that is no class's number", []).append(sample)
+        else:
+            place = f"{images[0].offset_data}:{images[0].size}:{images[0].name}"
+            self.images.append((place, int(labels[0])))
+
 
 def index_shard(url: str, n_classes: int) -> Index:
     """Read the headers of all members of a shard on disk or behind a URL, and its labels.
@@ -143,7 +158,7 @@ def index_shard(url: str, n_classes: int) -> Index:
                         images.append(member)
                     elif extension == "cls":
                         labels.append(tar.extractfile(member).read().strip())
-                _add(index, sample, images, labels, n_classes)
+                index.add(sample, images, labels, n_classes)
                 last = sample
             file.seek(tar.offset)  # tarfile takes a damaged header for the end
             if file.read(len(END_MARK)) != END_MARK:
@@ -157,26 +172,6 @@ def index_shard(url: str, n_classes: int) -> Index:
     except FileNotFoundError:
         index = Index(problem="does not exist or cannot be reached: check the path or address")
     except Exception as error:  # every protocol has errors of its own
-        problem = f"parts of it cannot be read ({reason(error)}): download it and give its path"
-        index = Index(problem=problem)
+        why = f"parts of it cannot be read ({reason(error)}): download it and give its path"
+        index = Index(problem=why)
     return index
-
-
-def _add(
-    index: Index,
-    sample: str,
-    images: Sequence[tarfile.TarInfo],
-    labels: Sequence[bytes],
-    n_classes: int,
-) -> None:
-    """Enter one sample with its images and labels: there should be one of each."""
-    if len(images) != 1:
-        index.invalid.setdefault("not exactly one image", []).append(sample)
-    elif len(labels) != 1:
-        index.invalid.setdefault("not exactly one label", []).append(sample)
-    elif not labels[0].isdigit() or int(labels[0]) >= (n_classes or float("inf")):
-        sample += f" has {labels[0][:20].decode(errors='replace')}"
-        index.invalid.setdefault("a label that is no class's number", []).append(sample)
-    else:
-        place = f"{images[0].offset_data}:{images[0].size}:{images[0].name}"
-        index.images.append((place, int(labels[0])))

@@ -38,8 +38,7 @@ def check(layout: Layout) -> None:
 def check_data(layout: Layout) -> list[str]:
     """Check every set, print what was found and return the problems, one line each.
 
-    Args:
-        layout: its `checked` is written if there is no problem, removed otherwise.
+    The report, `layout.checked`, is written if there is none, and removed otherwise.
     """
     for path in (layout.checked, layout.checked.with_name(SCAN)):
         path.unlink(missing_ok=True)
@@ -49,16 +48,17 @@ def check_data(layout: Layout) -> list[str]:
         write_json(layout.checked, {"sets": {}, "unreadable": {}})
         return []
     folder, scanned = layout.root / params.folder, params.scan(layout.root)
+    found = scanned.found
     required = ["train", *(name for name in scale.evaluation.datasets if name != VALIDATION)]
     if params.validation_per_class is None:
         required.append(VALIDATION)
     problems = scanned.report(folder, required)
     unreadable = find_unreadable(scanned, folder)
-    for one in scanned.found:
+    for one in found:
         images = _count(len(one.paths), one.expected_images)
         classes = _count(len(one.files), one.expected_classes)
         print(f"{one.name}: {one.place}: {images} images in {classes} classes")
-    if left_out := [f"{one.name}: {what}" for one in scanned.found for what in one.left_out]:
+    if left_out := [f"{one.name}: {what}" for one in found for what in one.left_out]:
         print("samples that will be left out:", *left_out, sep="\n")
     damaged = [f"{locate(folder, path, scanned.shards)}: {unreadable[path]}" for path in unreadable]
     if params.on_error == "stop":
@@ -66,7 +66,6 @@ def check_data(layout: Layout) -> list[str]:
     elif damaged:
         print(f"{len(damaged)} unreadable files that will be left out:", *damaged, sep="\n")
     if not problems:
-        found = scanned.found
         sets = {one.name: {"images": len(one.paths), "classes": len(one.files)} for one in found}
         write_json(layout.checked.with_name(SCAN), asdict(scanned))
         write_json(layout.checked, {"sets": sets, "unreadable": unreadable})
