@@ -39,8 +39,7 @@ from carot_lib.stages.data import check_data
 from carot_lib.training.samples import batches, draw_pairs
 
 SMALL = PreprocessCfg(size=16)
-Members = dict[str, bytes] | list[tuple[str, bytes]]  # content by ending
-Sample = tuple[str, Members]  # its name before the ending
+Sample = tuple[str, dict[str, bytes]]  # its name, and its members by ending
 
 
 def write_shard(path: Path, samples: Sequence[Sample]) -> Path:
@@ -48,7 +47,7 @@ def write_shard(path: Path, samples: Sequence[Sample]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, members in samples:
-            for ending, content in members.items() if isinstance(members, dict) else members:
+            for ending, content in members.items():
                 head = tarfile.TarInfo(f"{name}.{ending}")
                 head.size = len(content)
                 tar.addfile(head, io.BytesIO(content))
@@ -277,17 +276,20 @@ NO_IMAGE = "not exactly one image (000090): make each image a sample of its own"
 NO_LABEL = "not exactly one label (000090): give each one member .cls with the number"
 NO_CLASS = "a label that is no class's number (000090 has {}): class_names lists the"
 INVALID = [
-    ([("png", b"x")], NO_LABEL),
-    ([("png", b"x"), ("cls", b"1"), ("cls", b"1")], NO_LABEL),
-    ([("cls", b"1")], NO_IMAGE),
-    ([("png", b"x"), ("jpg", b"y"), ("cls", b"1")], NO_IMAGE),
-    *(([("png", b"x"), ("cls", b.encode())], NO_CLASS.format(b)) for b in ("3", "-1", "cat", "")),
+    ({"png": b"x"}, NO_LABEL),
+    ({"png": b"x", "cls": b"1", "CLS": b"1"}, NO_LABEL),
+    ({"cls": b"1"}, NO_IMAGE),
+    ({"png": b"x", "jpg": b"y", "cls": b"1"}, NO_IMAGE),
+    ({"png": b"x", "cls": b"3"}, NO_CLASS.format(3)),
+    ({"png": b"x", "cls": b"-1"}, NO_CLASS.format(-1)),
+    ({"png": b"x", "cls": b"cat"}, NO_CLASS.format("cat")),
+    ({"png": b"x", "cls": b""}, NO_CLASS.format("")),
 ]
 
 
 @pytest.mark.parametrize(("members", "message"), INVALID)
 def test_an_invalid_sample_is_named_or_left_out(
-    layout: Layout, top: Path, capsys: pytest.CaptureFixture, members: list, message: str
+    layout: Layout, top: Path, capsys: pytest.CaptureFixture, members: dict, message: str
 ):
     path = top / "test.tar"
     write_shard(path, [*(sample(i, i % 3) for i in range(20, 26)), ("000090", members)])
