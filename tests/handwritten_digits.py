@@ -1,4 +1,7 @@
-"""Real images for tests of a user's own data: scikit-learn's handwritten digits as PNG files."""
+"""Real images for tests of a user's own data: scikit-learn's handwritten digits as PNG files.
+
+And what the tests of all sources of image files do with a project.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +10,10 @@ import numpy as np
 import yaml
 from PIL import Image, ImageFilter, ImageOps
 from sklearn.datasets import load_digits
+
+from carot_lib.data.datasets import LabelledSet, read_set
+from carot_lib.layout import Layout
+from carot_lib.stages.data import check_data, prepare
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -48,3 +55,18 @@ def digit_params() -> dict:
     folders["data"]["validation_per_class"] = 10
     folders["evaluation"]["ood"] = list(SHIFTS)
     return numbers
+
+
+def change(layout: Layout, **values: object) -> None:
+    """Write other numbers under `data` of the profile."""
+    numbers = yaml.safe_load(layout.params.read_text())
+    numbers[layout.profile]["data"] |= values
+    layout.params.write_text(yaml.safe_dump(numbers))
+
+
+def prepared(layout: Layout, name: str) -> LabelledSet:
+    """A set of a project without problems; all are prepared at the first call."""
+    if not layout.data.exists():
+        assert check_data(layout) == []
+        prepare(layout)
+    return read_set(layout.data, name)

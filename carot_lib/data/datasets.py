@@ -54,17 +54,11 @@ class LabelledSet:
     ) -> Dataset:
         """Images as the model takes them, indexed by lists of positions.
 
-        Args:
-            preprocessing: the model's preprocessing; needed for image files only.
-            training: whether to crop image files at random.
-
-        Raises:
-            ValueError: the set holds paths and `preprocessing` is missing.
+        For image files the model's preprocessing is needed; for training they are cropped at
+        random.
         """
         if self.images is not None:
             return ArrayImages(self.images)
-        if preprocessing is None:
-            raise ValueError(f"set {self.name} holds no images but paths: give the preprocessing")
         return FileImages(self, preprocessing, training)
 
     def part(self, rows: slice | Int[np.ndarray, " rows"]) -> "LabelledSet":
@@ -120,9 +114,6 @@ class ArrayImages(Dataset):
     def __init__(self, images: UInt8[np.ndarray, "samples height width 3"]):
         self.images = torch.from_numpy(images)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
         return normalise(self.images[torch.as_tensor(indices)])
 
@@ -136,14 +127,11 @@ class FileImages(Dataset):
     Source: the transforms of CLIP's and WiSE-FT's public code, as in open_clip.
     """
 
-    def __init__(self, source: LabelledSet, preprocessing: PreprocessCfg, training: bool = False):
+    def __init__(self, source: LabelledSet, preprocessing: PreprocessCfg, training: bool):
         self.source = source
         self.transform = image_transform_v2(
             preprocessing, is_train=training, aug_cfg=AugmentationCfg(scale=(0.9, 1.0))
         )
-
-    def __len__(self) -> int:
-        return len(self.source.paths)
 
     def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
         return torch.stack([self.transform(self.source.read_image(i)) for i in indices])

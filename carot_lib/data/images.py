@@ -65,10 +65,8 @@ def read_bytes(url: str, offset: int, size: int) -> bytes:
 def locate(folder: Path, path: str, shards: Sequence[str] = ()) -> Path | Member:
     """Find the image that a prepared set names.
 
-    Args:
-        folder: base of relative paths.
-        path: path of a file, or `<number of shard>:<offset>:<size>:<name>`.
-        shards: paths or URLs of all shards; empty if all images are files.
+    Its path starts at the folder, or is `<number of shard>:<offset>:<size>:<name>`. Shards are
+    paths or URLs; there are none if all images are files.
     """
     match = IN_SHARD.fullmatch(path) if shards else None
     if match is None:
@@ -86,11 +84,7 @@ def read_image(path: Path | Member, border: int = 0) -> Image.Image:
     """Decode an image and convert it to RGB as the public code of CLIP does, by PIL.
 
     Grey and palette images and CMYK are converted, transparency is dropped, 16-bit values are
-    clipped to 255, and EXIF rotation is ignored.
-
-    Args:
-        path: the image.
-        border: pixels to cut off at each side.
+    clipped to 255, and EXIF rotation is ignored. At each side `border` pixels are cut off.
 
     Raises:
         UnreadableImageError: the image is missing or damaged, or not larger than its border.

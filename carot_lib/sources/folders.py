@@ -30,11 +30,14 @@ class FoldersParams(ImageParams):
         """List the images in the data folder, and what is wrong with it."""
         folder = root / self.folder
         problems: list[str] = []
-        entries = sorted(path.name for path in folder.glob("[!.]*/")) if folder.is_dir() else []
+        entries = sorted(path.name for path in folder.glob("[!.]*/"))
         if not entries:
             problems.append(f"{folder}: no such folder, or an empty one: see data/README.md")
+        places = ["train", "test", *entries]
+        if self.validation_per_class is None:
+            places.append("val")
         sets = {}
-        for place in dict.fromkeys(["train", "test", *entries]):
+        for place in dict.fromkeys(places):
             name = SET_NAMES.get(place, place)
             if place in RESERVED_NAMES:
                 problems.append(f"{folder / place}: this name is reserved: rename the folder")
@@ -50,7 +53,7 @@ class FoldersParams(ImageParams):
                 )
         problems += check_validation(sets, classes, self.validation_per_class)
         templates = read_templates_file(root, self.templates, problems)
-        return DatasetScan(folder, sets, names, templates, problems)
+        return DatasetScan(sets, names, templates, problems)
 
     def _read_class_names(self, root: Path, classes: list[str], problems: list[str]) -> list[str]:
         """Names of the class folders, in their order."""
@@ -59,21 +62,15 @@ class FoldersParams(ImageParams):
         lines = read_lines(root / self.class_names, "class_names", problems)
         if lines is None:
             return classes
-        rows = list(csv.DictReader(lines))
+        file, rows = f"class_names: {self.class_names}", list(csv.DictReader(lines))
         if not rows or not {"folder", "name"} <= rows[0].keys():
-            problems.append(f"class_names: {self.class_names}: needs lines with folder,name")
+            problems.append(f"{file}: needs lines with folder,name")
             return classes
         names = {row["folder"]: (row["name"] or "").strip() for row in rows}
         if unnamed := [name for name in classes if not names.get(name)]:
-            problems.append(
-                f"class_names: {self.class_names} does not name {shorten(unnamed)}: "
-                "add a line for each"
-            )
+            problems.append(f"{file} does not name {shorten(unnamed)}: add a line for each")
         if unknown := [name for name in names if name not in classes]:
-            problems.append(
-                f"class_names: {self.class_names} names {shorten(unknown)}, which train does not "
-                "have"
-            )
+            problems.append(f"{file} names {shorten(unknown)}, which train does not have")
         return [names.get(name) or name for name in classes]
 
 
@@ -88,9 +85,7 @@ def read_lines(path: Path, key: str, problems: list[str]) -> list[str] | None:
 
 def read_templates_file(root: Path, file: str | None, problems: list[str]) -> list[str] | None:
     """Read caption templates, one a line with {} for the class name; None without a file."""
-    if file is None:
-        return None
-    lines = read_lines(root / file, "templates", problems)
+    lines = None if file is None else read_lines(root / file, "templates", problems)
     if lines is None:
         return None
     templates = [line.strip() for line in lines if line.strip()]

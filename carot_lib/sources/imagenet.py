@@ -17,7 +17,6 @@ from carot_lib.sources.scan import (
     ImageSet,
     check_validation,
     find_set,
-    shorten,
 )
 from carot_lib.sources.shards import Patterns, find_sharded
 
@@ -42,6 +41,7 @@ SETS = {
     "objectnet": (("objectnet-1.0/images", "objectnet/objectnet-1.0/images"), 18_574, 113),
 }
 PER_CLASS = {"id_test": 50, "imagenet_v2": 10}  # sets with as many images of every class
+INCOMPLETE = "unpack its archive again, the last time may have stopped half-way"
 OBJECTNET_BORDER = 2  # pixels: a red frame of 1, and what JPEG made of it
 
 
@@ -79,65 +79,56 @@ class ImagenetParams(ImageParams):
                 _check_wordnet_ids(one, wordnet_ids)
             _check_counts(one, PER_CLASS.get(name))
         problems = check_validation(sets, wordnet_ids, self.validation_per_class)
-        return DatasetScan(folder, sets, CLASS_NAMES, problems=problems, shards=shards)
+        return DatasetScan(sets, CLASS_NAMES, problems=problems, shards=shards)
 
 
 def _check_counts(one: ImageSet, per_class: int | None) -> None:
     """Compare the numbers of images and classes with the expected ones."""
-    todo = "unpack its archive again, the last time may have stopped half-way"
     n_images, n_classes = len(one.paths), len(one.files)
     if n_classes != one.expected_classes:
-        one.problems.append(f"{n_classes} class folders, not {one.expected_classes}: {todo}")
+        one.problems.append(f"{n_classes} class folders, not {one.expected_classes}: {INCOMPLETE}")
     if n_images != one.expected_images:
-        one.problems.append(f"{n_images} images, not {one.expected_images}: {todo}")
-    odd = [f"{k} has {len(p)}" for k, p in one.files.items() if len(p) not in (per_class, 0)]
-    if per_class is not None and odd:
-        one.problems.append(f"{len(odd)} classes do not have {per_class} images: {shorten(odd)}")
+        one.problems.append(f"{n_images} images, not {one.expected_images}: {INCOMPLETE}")
+    if per_class is not None:
+        odd = [f"{k} has {len(p)}" for k, p in one.files.items() if len(p) not in (per_class, 0)]
+        one.add_problem(odd, f"classes do not have {per_class} images", INCOMPLETE)
 
 
 def _check_wordnet_ids(one: ImageSet, wordnet_ids: list[str]) -> None:
     """Check that the folders are WordNet ids of train's classes: their order is the labels."""
-    if wrong := [name for name in one.files if not re.fullmatch(r"n\d{8}", name)]:
-        one.problems.append(
-            f"{len(wrong)} folders are not WordNet ids like n01440764 ({shorten(wrong)}): "
-            "remove them"
-        )
+    wrong = [name for name in one.files if not re.fullmatch(r"n\d{8}", name)]
+    one.add_problem(wrong, "folders are not WordNet ids like n01440764", "remove them")
     names = [*CLASS_NAMES, *wordnet_ids[len(CLASS_NAMES) :]]  # if train has too many folders
     one.set_label_space(wordnet_ids, names)
-    missing = [name for name in wordnet_ids if name not in one.files]
-    if missing and one.expected_classes == len(CLASS_NAMES):
-        one.problems.append(f"{len(missing)} classes of train are missing: {shorten(missing)}")
+    if one.expected_classes == len(CLASS_NAMES):
+        missing = [name for name in wordnet_ids if name not in one.files]
+        one.add_problem(missing, "classes of train are missing", INCOMPLETE)
 
 
 def _order_by_number(one: ImageSet) -> None:
     """Sort the folders of ImageNet-V2, 0 to 999, as numbers: the number is the label."""
     wanted = [str(label) for label in range(one.expected_classes)]
-    if wrong := [name for name in one.files if name not in wanted]:
-        one.problems.append(
-            f"{len(wrong)} folders are not named by a number from 0 to {len(wanted) - 1} "
-            f"({shorten(wrong)}): take the matched-frequency archive as it is"
-        )
-    if missing := [name for name in wanted if name not in one.files]:
-        one.problems.append(f"{len(missing)} classes are missing: {shorten(missing)}")
-    ordered = [*(name for name in wanted if name in one.files), *wrong]
-    one.files = {name: one.files[name] for name in ordered}
+    wrong = [name for name in one.files if name not in wanted]
+    what = f"folders are not named by a number from 0 to {len(wanted) - 1}"
+    one.add_problem(wrong, what, "take the matched-frequency archive as it is")
+    missing = [name for name in wanted if name not in one.files]
+    one.add_problem(missing, "classes are missing", INCOMPLETE)
+    one.files = {name: one.files[name] for name in [*wanted, *wrong] if name in one.files}
 
 
 def _apply_objectnet_mapping(one: ImageSet, folder: Path) -> None:
     """Keep ObjectNet's folders that mean classes of ImageNet, and set their label space."""
-    mappings = folder / Path(one.place).parent / "mappings"
     one.border = OBJECTNET_BORDER
     try:
-        meaning = read_objectnet_mapping(mappings)
-    except FileNotFoundError as error:
-        name = Path(error.filename).name
-        one.problems.append(f"{mappings / name} is missing: unpack the archive's folder mappings")
+        meaning = read_objectnet_mapping(folder / Path(one.place).parent / "mappings")
+    except (OSError, KeyError, ValueError) as error:
+        one.problems.append(
+            f"its mappings are missing or do not match ({error}): unpack the archive's folder "
+            "mappings again"
+        )
         return
-    except (KeyError, ValueError) as error:
-        one.problems.append(f"{mappings}: its files do not match ({error}): unpack it again")
-        return
-    if missing := [name for name in meaning if name not in one.files]:
-        one.problems.append(f"{len(missing)} class folders are missing: {shorten(missing)}")
+    missing = [name for name in meaning if name not in one.files]
+    one.add_problem(missing, "class folders are missing", INCOMPLETE)
     # an empty folder matters only if it is used, which the counts tell
     one.problems = [line for line in one.problems if "class folders hold no image" not in line]
     one.files = {name: files for name, files in one.files.items() if name in meaning}
@@ -155,9 +146,7 @@ def read_objectnet_mapping(folder: Path) -> dict[str, tuple[str, list[int]]]:
         positions in the order of WordNet ids.
 
     Raises:
-        FileNotFoundError: one of the files is missing.
-        KeyError: a name in one file is not in another.
-        ValueError: a file is not JSON, or a number is invalid.
+        OSError, KeyError, ValueError: a file is missing or damaged, or the files do not match.
 
     Source: the ObjectNet evaluation of WiSE-FT.
     """

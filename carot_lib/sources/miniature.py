@@ -7,7 +7,9 @@ clutter and has coarser labels. `handwritten` is real: scikit-learn's scanned di
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,7 +88,7 @@ def load_world(root: Path, params: PictogramParams) -> World:
     return read_params(root / params.world, World)
 
 
-def prepare(
+def draw_sets(
     params: PictogramParams, world: World, pictograms: Sequence[Pictogram], folder: Path
 ) -> None:
     """Draw every set and write the data folder, see `carot_lib.data.datasets`.
@@ -96,21 +98,19 @@ def prepare(
     """
     classes = [pictogram for pictogram in pictograms if pictogram.is_class]
     glyphs = GlyphBank(classes, world.faces)
-    label_spaces = {}
-    reference = None
+    label_spaces, reference = {}, None
     sets = track(world.sets.items(), len(world.sets), "drawing", "sets")
     for number, (name, drawn) in enumerate(sets):
         generator = make_generator(params.seed, number)
         shown, labels, label_space = plan_set(drawn, classes, params)
         recipe = world.recipes[drawn.recipe]
+        draw = partial(glyphs.draw, recipe=recipe, size=params.image_size, generator=generator)
         if drawn.filtered:
             if reference is None:
                 reference = train_reference(world.reference, glyphs, recipe, params)
-            images = adversarial_filter(
-                reference, glyphs, shown, recipe, params.image_size, generator, name
-            )
+            images = adversarial_filter(reference, draw, shown, name)
         else:
-            images = glyphs.draw(shown, recipe, params.image_size, generator)
+            images = draw(shown)
         if label_space is not None:
             label_spaces[name] = label_space
         write_set(folder, name, labels.numpy(), images=images.numpy())
@@ -133,23 +133,22 @@ def plan_set(
 
     Pictures are sorted by class, as in folders of images. The label space is None for all classes.
     """
-    if drawn.classes == "all":
-        shown, label_space = list(range(len(classes))), None
-    elif drawn.classes == "subset":
+    columns = [[i] for i in range(len(classes))]
+    names = [pictogram.name for pictogram in classes]
+    if drawn.classes == "subset":
         generator = Generator().manual_seed(params.seed)
-        shown = torch.randperm(len(classes), generator=generator)[: params.subset_size]
-        shown = shown.sort().values.tolist()
-        label_space = {"names": [classes[i].name for i in shown], "columns": [[i] for i in shown]}
-    else:
-        objects = sorted({p.object_name for p in classes if p.object_name})
-        columns = [[i for i, p in enumerate(classes) if p.object_name == o] for o in objects]
-        shown = [i for group in columns for i in group]
-        label_space = {"names": objects, "columns": columns}
-    groups = label_space_of(label_space, len(classes)).columns
-    label_of = {i: label for label, group in enumerate(groups) for i in group}
-    labels = torch.tensor([label_of[i] for i in shown])
+        chosen = torch.randperm(len(classes), generator=generator)[: params.subset_size]
+        columns = chosen.sort().values[:, None].tolist()
+        names = [names[i] for (i,) in columns]
+    elif drawn.classes == "objects":
+        names = sorted({p.object_name for p in classes if p.object_name})
+        columns = [[i for i, p in enumerate(classes) if p.object_name == name] for name in names]
+    label_space = None if drawn.classes == "all" else {"names": names, "columns": columns}
+    label_space_of(label_space, len(classes))  # raises an error if no class has an object
+    shown = torch.tensor([i for group in columns for i in group])
+    labels = torch.tensor([label for label, group in enumerate(columns) for _ in group])
     n = drawn.images_per_class
-    return torch.tensor(shown).repeat_interleave(n), labels.repeat_interleave(n), label_space
+    return shown.repeat_interleave(n), labels.repeat_interleave(n), label_space
 
 
 def handwritten(
@@ -167,8 +166,7 @@ def handwritten(
     """
     from sklearn.datasets import load_digits  # slow to import, and only this stage needs it
 
-    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    names = [f"digit {word}" for word in words]
+    names = [unicodedata.name(digit).lower() for digit in "0123456789"]  # "digit zero", ...
     position = {pictogram.name: i for i, pictogram in enumerate(classes)}
     if missing := [name for name in names if name not in position]:
         raise ValueError(f"set handwritten: not among the classes: {', '.join(missing)}")
@@ -216,13 +214,7 @@ def train_reference(
 
 @torch.no_grad()
 def adversarial_filter(
-    reference: nn.Module,
-    glyphs: GlyphBank,
-    shown: Int[Tensor, " n"],
-    recipe: Recipe,
-    size: int,
-    generator: Generator,
-    name: str,
+    reference: nn.Module, draw: Callable[[Tensor], Tensor], shown: Int[Tensor, " n"], name: str
 ) -> UInt8[Tensor, "n size size 3"]:
     """Draw until the reference classifier gets every picture wrong.
 
@@ -231,16 +223,14 @@ def adversarial_filter(
     Raises:
         ValueError: pictures of some class hardly ever deceive it; the message has the set's name.
     """
-    images = torch.zeros(len(shown), size, size, 3, dtype=torch.uint8)
-    missing = torch.arange(len(shown))
+    images, missing = draw(shown), torch.arange(len(shown))
     for _ in range(MAX_ROUNDS):
-        candidates = glyphs.draw(shown[missing], recipe, size, generator)
-        guesses = [reference(normalise(chunk)).argmax(dim=1) for chunk in candidates.split(CHUNK)]
-        wrong = torch.cat(guesses) != shown[missing]
-        images[missing[wrong]] = candidates[wrong]
-        missing = missing[~wrong]
+        chunks = images[missing].split(CHUNK)
+        guesses = torch.cat([reference(normalise(chunk)).argmax(dim=1) for chunk in chunks])
+        missing = missing[guesses == shown[missing]]
         if len(missing) == 0:
             return images
+        images[missing] = draw(shown[missing])
     raise ValueError(
         f"set {name}: after {MAX_ROUNDS} rounds {len(missing)} of {len(shown)} pictures still do "
         "not deceive the reference classifier: give `reference` fewer epochs or images"

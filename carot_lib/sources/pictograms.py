@@ -118,13 +118,9 @@ class GlyphBank:
     def draw(
         self, pictograms: Int[Tensor, " batch"], recipe: Recipe, size: int, generator: Generator
     ) -> UInt8[Tensor, "batch size size 3"]:
-        """Draw one picture of each listed pictogram.
+        """Draw one picture of each pictogram, given by its position in the bank.
 
-        Args:
-            pictograms: positions in the list that the bank was made of.
-            recipe: what the pictures look like.
-            size: height and width in pixels.
-            generator: source of all random numbers.
+        `size` is in pixels; all random numbers come from the generator.
         """
         chunks = [self._draw(part, recipe, size, generator) for part in pictograms.split(CHUNK)]
         return torch.cat(chunks)
@@ -138,7 +134,7 @@ class GlyphBank:
         for _ in range(recipe.clutter):
             others = torch.randint(len(self.masks), (n,), generator=generator)
             edge = self._pose(others, small, size, generator)
-            ink = torch.maximum(ink, _push_to_border(edge, size, generator))
+            ink = torch.maximum(ink, _push_to_border(edge, generator))
         render = {"photo": _photo, "poster": _poster, "pencil": _pencil}[recipe.medium]
         picture = render(ink, recipe, generator)
         picture = _blur(picture, recipe.blur.draw((n,), generator))
@@ -153,13 +149,12 @@ class GlyphBank:
         n = len(pictograms)
         columns = torch.tensor([self.faces.index(face) for face in recipe.faces])
         face = columns[torch.randint(len(columns), (n,), generator=generator)]
-        angle = math.radians(recipe.rotation) * (2 * torch.rand(n, generator=generator) - 1)
-        shear = recipe.shear * (2 * torch.rand(n, generator=generator) - 1)
-        shift = 2 * recipe.offset * (2 * torch.rand(n, 2, generator=generator) - 1)
+        angle = _either_way(math.radians(recipe.rotation), (n,), generator)
+        shear = _either_way(recipe.shear, (n,), generator)
+        shift = _either_way(2 * recipe.offset, (n, 2), generator)  # the grid's side is 2
         zoom = 1 / recipe.size.draw((n,), generator)  # the grid maps from the picture to the mask
         cos, sin = zoom * angle.cos(), zoom * angle.sin()
-        linear = torch.stack([cos, sin + shear * cos, -sin, cos - shear * sin], dim=1)
-        linear = linear.view(n, 2, 2)
+        linear = torch.stack([cos, sin + shear * cos, -sin, cos - shear * sin], dim=1).view(n, 2, 2)
         affine = torch.cat([linear, -(linear @ shift[:, :, None])], dim=2)
         grid = F.affine_grid(affine, [n, 1, size, size], align_corners=False)
         return F.grid_sample(self.masks[pictograms, face][:, None], grid, align_corners=False)
@@ -182,6 +177,11 @@ def _rasterise(character: str, face: str) -> np.ndarray | None:
     mask = Image.new("L", (MASK_SIZE, MASK_SIZE))
     mask.paste(glyph, ((MASK_SIZE - glyph.width) // 2, (MASK_SIZE - glyph.height) // 2))
     return np.asarray(mask)
+
+
+def _either_way(limit: float, shape: Sequence[int], generator: Generator) -> Tensor:
+    """Values drawn uniformly from [-limit, limit]."""
+    return limit * (2 * torch.rand(shape, generator=generator) - 1)
 
 
 def _colours(n: int, contrast: Span, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -217,14 +217,13 @@ def _poster(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
     """Flat colours, and stripes or a check, added to the ink alone or to the whole poster."""
     n, size = len(ink), ink.shape[-1]
     ground, colour = _colours(n, recipe.contrast, generator)
-    row = torch.arange(size)
-    period = torch.randint(2, 5, (n, 1, 1), generator=generator)
-    down = (row[None, :, None] // period) % 2
-    across = (row[None, None, :] // period) % 2
-    kind = torch.randint(3, (n, 1, 1), generator=generator)
+    period = torch.randint(2, 5, (n, 1, 1, 1), generator=generator)
+    across = (torch.arange(size) // period) % 2
+    down = across.mT
+    kind = torch.randint(3, (n, 1, 1, 1), generator=generator)
     pattern = torch.where(kind == 0, down, torch.where(kind == 1, across, down ^ across))
     on_ink = torch.randint(2, (n, 1, 1, 1), generator=generator)
-    pattern = pattern[:, None] * recipe.texture * torch.randn(n, 3, 1, 1, generator=generator)
+    pattern = pattern * recipe.texture * torch.randn(n, 3, 1, 1, generator=generator)
     return ground + on_ink.logical_not() * pattern + ink * (colour + on_ink * pattern - ground)
 
 
@@ -238,9 +237,9 @@ def _pencil(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
     return (paper - grey * pressure * outline).expand(-1, 3, -1, -1)
 
 
-def _push_to_border(edge: Tensor, size: int, generator: Generator) -> Tensor:
+def _push_to_border(edge: Tensor, generator: Generator) -> Tensor:
     """Roll each mask by at least half a picture, so that a border cuts it off."""
-    n = len(edge)
+    n, size = len(edge), edge.shape[-1]
     side = torch.randint(2, (n,), generator=generator)
     along = torch.randint(size, (n,), generator=generator)
     rows = (torch.arange(size) + torch.where(side == 0, size // 2, along)[:, None]) % size

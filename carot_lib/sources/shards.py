@@ -37,10 +37,8 @@ END_MARK = bytes(tarfile.BLOCKSIZE)  # a complete tar file ends with two of thes
 Patterns = str | list[str]  # {0000..0099} stands for a hundred shards
 
 ADVICE = {  # what to do about samples, by what is wrong with them
-    "no image": "leave the rest of the sample out",
-    "several images": "keep one, or make each a sample of its own",
-    "no label": "add a member .cls with the number of the class",
-    "several labels": "keep one",
+    "not exactly one image": "make each image a sample of its own, and leave out the rest",
+    "not exactly one label": "give each one member .cls with the number of its class",
     "a label that is no class's number": "class_names lists the classes, the first is 0",
 }
 
@@ -63,47 +61,47 @@ class ShardsParams(ImageParams):
         if reserved := [name for name in self.shards if name in RESERVED_NAMES]:
             problems.append(f"shards: {shorten(reserved)}: this name is reserved: rename the set")
         patterns = {SET_NAMES.get(name, name): given for name, given in self.shards.items()}
-        sets, shards = find_sharded(root / self.folder, patterns, len(names) or None, self.on_error)
+        sets, shards = find_sharded(root / self.folder, patterns, len(names), self.on_error)
         if repeated := sorted({shard for shard in shards if shards.count(shard) > 1}):
             problems.append(f"shards: {shorten(repeated)}: listed twice: list each in one set")
         classes = [str(label) for label in range(len(names))]
         for one in sets.values() if names else ():
             one.set_label_space(classes, names)
         train = sets.get("train")
-        missing = [label for label in classes if train and label not in train.files]
-        if missing and not train.problems:
-            train.problems.append(f"no image of the classes {shorten(missing)}: see class_names")
+        if train is not None and not train.problems:
+            missing = [label for label in classes if label not in train.files]
+            train.add_problem(missing, "classes have no image", "see class_names")
         problems += check_validation(sets, classes, self.validation_per_class)
         templates = read_templates_file(root, self.templates, problems)
-        return DatasetScan(root / self.folder, sets, names, templates, problems, shards)
+        return DatasetScan(sets, names, templates, problems, shards)
 
 
 def find_sharded(
-    folder: Path, patterns: Mapping[str, Patterns], n_classes: int | None, on_error: str
+    folder: Path, patterns: Mapping[str, Patterns], n_classes: int, on_error: str
 ) -> tuple[dict[str, ImageSet], list[str]]:
     """List the images of sets in shards.
 
     Args:
         folder: base of relative paths.
         patterns: the shards of each set.
-        n_classes: number of classes; None if unknown.
+        n_classes: number of classes; 0 if unknown.
         on_error: whether invalid samples `stop` everything or are left out (`skip`).
 
     Returns:
-        The sets, with labels as the names of their classes, and all shards, by whose positions
-        the paths of the sets name them.
+        The sets, with labels as the names of their classes, and all shards: a path of a set holds
+        the position of its shard.
     """
-    sets, shards = {}, []
+    sets, shards, owners = {}, [], []
     for name, given in patterns.items():
         given = [given] if isinstance(given, str) else given
         sets[name] = ImageSet(name, [], place=", ".join(given))
-        shards += [(name, shard) for pattern in given for shard in braceexpand(pattern)]
-    urls = [shard_url(folder, shard) for _, shard in shards]
-    indices = map_in_processes(
-        partial(index_shard, n_classes=n_classes), urls, "indexing", "shards"
-    )
-    for number, ((name, _), url, index) in enumerate(zip(shards, urls, indices, strict=True)):
-        one = sets[name]
+        expanded = [shard for pattern in given for shard in braceexpand(pattern)]
+        shards += expanded
+        owners += [sets[name]] * len(expanded)
+    urls = [shard_url(folder, shard) for shard in shards]
+    read = partial(index_shard, n_classes=n_classes)
+    indices = map_in_processes(read, urls, "indexing", "shards")
+    for number, (one, url, index) in enumerate(zip(owners, urls, indices, strict=True)):
         for image, label in index.images:
             one.files.setdefault(str(label), []).append(f"{number}:{image}")
         if index.problem is not None:
@@ -115,7 +113,7 @@ def find_sharded(
         one.files = {label: one.files[label] for label in sorted(one.files, key=int)}
         if not one.files and not one.problems:
             one.problems.append("its shards hold no image with a label")
-    return sets, [shard for _, shard in shards]
+    return sets, shards
 
 
 @dataclass
@@ -126,13 +124,26 @@ class Index:
     invalid: dict[str, list[str]] = field(default_factory=dict)  # samples, by what is wrong
     problem: str | None = None  # why the shard cannot be read to its end, and what to do
 
+    def add(
+        self, sample: str, images: Sequence[tarfile.TarInfo], labels: Sequence[bytes], classes: int
+    ) -> None:
+        """Enter one sample, which should have one image and one label below `classes`."""
+        if len(images) != 1:
+            self.invalid.setdefault("not exactly one image", []).append(sample)
+        elif len(labels) != 1:
+            self.invalid.setdefault("not exactly one label", []).append(sample)
+        elif not labels[0].isdigit() or int(labels[0]) >= (classes or float("inf")):
+            sample += f" has {labels[0][:20].decode(errors='replace')}"
+            self.invalid.setdefault("a label that is no class's number", []).append(sample)
+        else:
+            place = f"{images[0].offset_data}:{images[0].size}:{images[0].name}"
+            self.images.append((place, int(labels[0])))
 
-def index_shard(url: str, n_classes: int | None) -> Index:
-    """Read the headers of all members of a shard, and its labels.
 
-    Args:
-        url: URL or path of the shard.
-        n_classes: number of classes; None if unknown.
+def index_shard(url: str, n_classes: int) -> Index:
+    """Read the headers of all members of a shard on disk or behind a URL, and its labels.
+
+    The number of classes is 0 if it is unknown.
     """
     index, last = Index(), "none"
     try:
@@ -141,7 +152,13 @@ def index_shard(url: str, n_classes: int | None) -> Index:
             members = ((MEMBER_NAME.fullmatch(m.name), m) for m in tar if m.isreg())
             members = ((name[1], name[2].lower(), member) for name, member in members if name)
             for sample, group in groupby(members, itemgetter(0)):
-                _add(index, sample, [member[1:] for member in group], tar, n_classes)
+                images, labels = [], []
+                for _, extension, member in group:
+                    if is_image_file(f".{extension}"):
+                        images.append(member)
+                    elif extension == "cls":
+                        labels.append(tar.extractfile(member).read().strip())
+                index.add(sample, images, labels, n_classes)
                 last = sample
             file.seek(tar.offset)  # tarfile takes a damaged header for the end
             if file.read(len(END_MARK)) != END_MARK:
@@ -155,31 +172,6 @@ def index_shard(url: str, n_classes: int | None) -> Index:
     except FileNotFoundError:
         index = Index(problem="does not exist or cannot be reached: check the path or address")
     except Exception as error:  # every protocol has errors of its own
-        problem = f"parts of it cannot be read ({reason(error)}): download it and give its path"
-        index = Index(problem=problem)
+        why = f"parts of it cannot be read ({reason(error)}): download it and give its path"
+        index = Index(problem=why)
     return index
-
-
-def _add(
-    index: Index,
-    sample: str,
-    members: Sequence[tuple[str, tarfile.TarInfo]],
-    tar: tarfile.TarFile,
-    n_classes: int | None,
-) -> None:
-    """Enter one sample, given its members with their extensions."""
-    images = [member for extension, member in members if is_image_file(f".{extension}")]
-    labels = [tar.extractfile(m).read().strip() for extension, m in members if extension == "cls"]
-    wrong = None
-    if len(images) != 1:
-        wrong = "several images" if images else "no image"
-    elif len(labels) != 1:
-        wrong = "several labels" if labels else "no label"
-    elif not labels[0].isdigit() or int(labels[0]) >= (n_classes or float("inf")):
-        wrong = "a label that is no class's number"
-        sample += f" has {labels[0][:20].decode(errors='replace')}"
-    if wrong is not None:
-        index.invalid.setdefault(wrong, []).append(sample)
-        return
-    image = images[0]
-    index.images.append((f"{image.offset_data}:{image.size}:{image.name}", int(labels[0])))

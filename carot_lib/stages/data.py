@@ -9,15 +9,19 @@ folders and shards are not copied: the sets hold their paths.
 """
 
 import sys
+from dataclasses import asdict
 
+from pydantic import TypeAdapter
+
+from carot_lib.data.images import locate
 from carot_lib.files import read_json, write_json
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.params import load_scale
-from carot_lib.sources import miniature
-from carot_lib.sources.miniature import PictogramParams, load_world
+from carot_lib.sources.miniature import PictogramParams, draw_sets, load_world
 from carot_lib.sources.pictograms import read_pictograms
-from carot_lib.sources.scan import DatasetScan, ImageSet, find_unreadable
-from carot_lib.sources.scan import prepare as prepare_files
+from carot_lib.sources.scan import DatasetScan, find_unreadable, write_sets
+
+SCAN = "scan.json"  # beside `layout.checked`
 
 
 def check(layout: Layout) -> None:
@@ -34,35 +38,36 @@ def check(layout: Layout) -> None:
 def check_data(layout: Layout) -> list[str]:
     """Check every set, print what was found and return the problems, one line each.
 
-    Args:
-        layout: its `checked` is written if there is no problem, removed otherwise.
+    The report, `layout.checked`, is written if there is none, and removed otherwise.
     """
-    scanned = layout.checked.with_name("scan.json")
-    for path in (layout.checked, scanned):
+    for path in (layout.checked, layout.checked.with_name(SCAN)):
         path.unlink(missing_ok=True)
     scale = load_scale(layout)
     params = scale.data
     if isinstance(params, PictogramParams):
         write_json(layout.checked, {"sets": {}, "unreadable": {}})
         return []
-    wanted = [name for name in scale.evaluation.datasets if name != VALIDATION]
+    folder, scanned = layout.root / params.folder, params.scan(layout.root)
+    found = scanned.found
+    required = ["train", *(name for name in scale.evaluation.datasets if name != VALIDATION)]
     if params.validation_per_class is None:
-        wanted.append(VALIDATION)
-    scan = params.scan(layout.root)
-    found = [one for one in scan.sets.values() if one.place is not None]
-    problems = scan.report(wanted)
-    unreadable = find_unreadable(scan)
-    print("\n".join(_counts(one) for one in found))
+        required.append(VALIDATION)
+    problems = scanned.report(folder, required)
+    unreadable = find_unreadable(scanned, folder)
+    for one in found:
+        images = _count(len(one.paths), one.expected_images)
+        classes = _count(len(one.files), one.expected_classes)
+        print(f"{one.name}: {one.place}: {images} images in {classes} classes")
     if left_out := [f"{one.name}: {what}" for one in found for what in one.left_out]:
         print("samples that will be left out:", *left_out, sep="\n")
-    damaged = [f"{scan.locate(path)}: {reason}" for path, reason in unreadable.items()]
+    damaged = [f"{locate(folder, path, scanned.shards)}: {unreadable[path]}" for path in unreadable]
     if params.on_error == "stop":
-        problems += [f"{one}: replace the file, or write `on_error: skip`" for one in damaged]
+        problems += [f"{line}: replace the file, or write `on_error: skip`" for line in damaged]
     elif damaged:
         print(f"{len(damaged)} unreadable files that will be left out:", *damaged, sep="\n")
     if not problems:
         sets = {one.name: {"images": len(one.paths), "classes": len(one.files)} for one in found}
-        scan.save(scanned)
+        write_json(layout.checked.with_name(SCAN), asdict(scanned))
         write_json(layout.checked, {"sets": sets, "unreadable": unreadable})
     return problems
 
@@ -77,22 +82,17 @@ def prepare(layout: Layout) -> None:
     params = load_scale(layout).data
     if isinstance(params, PictogramParams):
         world, pictograms = load_world(layout.root, params), read_pictograms(layout.pictograms)
-        miniature.prepare(params, world, pictograms, layout.data)
+        draw_sets(params, world, pictograms, layout.data)
         return
     if not layout.checked.exists():
         raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
     unreadable = read_json(layout.checked)["unreadable"]
-    scan = DatasetScan.load(layout.checked.with_name("scan.json"), layout.root / params.folder)
+    content = read_json(layout.checked.with_name(SCAN))
     if unreadable:
         print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
-    prepare_files(scan, params, unreadable, layout.data)
+    scanned = TypeAdapter(DatasetScan).validate_python(content)
+    write_sets(scanned, params, layout.root, unreadable, layout.data)
 
 
-def _counts(one: ImageSet) -> str:
-    """A set, where it was found, and its counts against the expected ones."""
-    images, classes = f"{len(one.paths):,}", f"{len(one.files):,}"
-    if one.expected_images is not None:
-        images += f" of {one.expected_images:,}"
-    if one.expected_classes is not None:
-        classes += f" of {one.expected_classes:,}"
-    return f"{one.name}: {one.place}: {images} images in {classes} classes"
+def _count(found: int, expected: int | None) -> str:
+    return f"{found:,}" if expected is None else f"{found:,} of {expected:,}"

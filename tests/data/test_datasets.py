@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import (
-    ArrayImages,
     LabelledSet,
     normalise,
     read_class_names,
@@ -55,34 +54,23 @@ def test_normalised_pixels_by_hand():
     torch.testing.assert_close(black[0, :, 0, 0], torch.tensor([-1.792262, -1.752097, -1.480220]))
 
 
-def test_a_set_of_images_is_read_as_written(folder: Path):
+def test_a_set_is_read_as_written(folder: Path):
     write_set(folder, "id_val", LABELS, images=pictures(4))
     read = read_set(folder, "id_val")
-    assert read.name == "id_val"
+    assert (read.name, read.paths) == ("id_val", None)
     np.testing.assert_array_equal(read.labels, LABELS)
     np.testing.assert_array_equal(read.images, pictures(4))
     assert read.images.dtype == np.uint8
-    assert read.paths is None
     assert read.label_space == LabelSpace.identity(3)
     assert read.class_names == NAMES == read_class_names(folder)
-    assert not list(folder.glob(".*"))  # nothing unfinished
-
-
-def test_a_set_of_paths_is_read_as_written(folder: Path):
     paths = ["val/n01/1.jpg", "val/n02/long name, ü.jpg"]
-    write_set(folder, "id_val", LABELS[:2], paths=paths)
-    read = read_set(folder, "id_val")
+    write_set(folder, "objectnet", LABELS[:2], paths=paths)
+    read = read_set(folder, "objectnet")
     assert read.images is None
     assert read.paths.tolist() == paths
-    with pytest.raises(ValueError, match="set id_val holds no images but paths"):
-        read.open_images()
-
-
-def test_a_set_with_a_label_space(folder: Path):
-    write_set(folder, "objectnet", np.array([1, 0]), images=pictures(2))
-    read = read_set(folder, "objectnet")
     assert read.class_names == ["animal", "pot"]
     assert read.label_space == LabelSpace(3, ((0, 1), (2,)))
+    assert not list(folder.glob(".*"))  # nothing unfinished
 
 
 def test_a_missing_set_names_the_stage_to_run(folder: Path):
@@ -120,14 +108,6 @@ def fingerprint(folder: Path, labels: np.ndarray, name: str = "id_val", **conten
     return read_set(folder, name).fingerprint
 
 
-def test_equal_sets_have_equal_fingerprints_whatever_their_name(folder: Path):
-    first = fingerprint(folder, LABELS, images=pictures(4))
-    assert len(first) == 16
-    assert first == fingerprint(folder, LABELS.copy(), "v2", images=pictures(4))
-    other_order = fingerprint(folder, LABELS[::-1].copy(), images=pictures(4)[::-1].copy())
-    assert other_order != first
-
-
 @given(st.integers(0, 3), st.integers(0, 59), st.integers(1, 255))
 def test_one_changed_label_pixel_or_path_changes_the_fingerprint(
     tmp_path_factory: pytest.TempPathFactory, sample: int, position: int, change: int
@@ -137,6 +117,8 @@ def test_one_changed_label_pixel_or_path_changes_the_fingerprint(
     content = {"class_names": NAMES, "label_spaces": {}}
     (folder / "classes.json").write_text(json.dumps(content))
     before = fingerprint(folder, LABELS, images=pictures(4))
+    assert len(before) == 16
+    assert before == fingerprint(folder, LABELS.copy(), "v2", images=pictures(4))  # another name
     labels, images = LABELS.copy(), pictures(4)
     labels[sample] = (labels[sample] + 1) % 3
     images[sample].reshape(-1)[position] ^= np.uint8(change)  # some bits flipped
@@ -147,14 +129,17 @@ def test_one_changed_label_pixel_or_path_changes_the_fingerprint(
     assert fingerprint(folder, LABELS, paths=paths) != fingerprint(folder, LABELS, paths=moved)
 
 
-def test_images_in_memory_are_indexed_by_lists():
-    images = ArrayImages(pictures(6))
-    assert len(images) == 6
-    torch.testing.assert_close(
-        images[[4, 0, 4]], normalise(torch.from_numpy(pictures(6)))[[4, 0, 4]]
-    )
-    loader = DataLoader(images, batch_size=None, sampler=[[5], [1, 2, 3]])
+def test_images_in_memory_are_indexed_by_lists_and_read_in_batches(folder: Path):
+    write_set(folder, "id_val", LABELS, images=pictures(4))
+    read, expected = read_set(folder, "id_val"), normalise(torch.from_numpy(pictures(4)))
+    for training in (False, True):
+        images = read.open_images(SMALL, training)
+        torch.testing.assert_close(images[[3, 0, 3]], expected[[3, 0, 3]])
+    loader = DataLoader(images, batch_size=None, sampler=[[3], [1, 2, 0]])
     assert [batch.shape for batch in loader] == [(1, 3, 4, 5), (3, 3, 4, 5)]
+    batches = list(read.read_images(SMALL, batch_size=3))
+    assert [len(batch) for batch in batches] == [3, 1]
+    torch.testing.assert_close(torch.cat(batches), expected)
 
 
 SMALL = PreprocessCfg(size=8)  # of a model that takes 8 x 8 pixels
@@ -200,15 +185,6 @@ def test_a_set_of_paths_opens_its_files_from_any_folder(
     batches = list(read.read_images(SMALL, batch_size=1))  # decoded by other processes
     torch.testing.assert_close(torch.cat(batches), expected)
     assert read_set(folder, "v2").border == 2
-
-
-def test_images_in_memory_are_read_in_batches(folder: Path):
-    write_set(folder, "id_val", LABELS, images=pictures(4))
-    read = read_set(folder, "id_val")
-    batches = list(read.read_images(SMALL, batch_size=3))
-    assert [len(batch) for batch in batches] == [3, 1]
-    assert torch.equal(torch.cat(batches), read.open_images()[[0, 1, 2, 3]])
-    assert torch.equal(read.open_images(SMALL, training=True)[[2]], read.open_images()[[2]])
 
 
 def test_the_evaluation_transform_by_hand(tmp_path: Path):
@@ -259,28 +235,19 @@ def test_every_image_mode_becomes_rgb(tmp_path: Path, mode: str):
     torch.testing.assert_close(opened(path, training=True), white)
 
 
-def test_a_palette_with_transparency_is_read(tmp_path: Path):
+def test_odd_files_are_read(tmp_path: Path):
     palette = Image.new("P", (5, 4))
     palette.putpalette([255, 255, 255, 0, 0, 0])
     path = saved(tmp_path, palette, transparency=bytes([0, 255]))
     assert opened(path).shape == (1, 3, 8, 8)
-
-
-def test_16_bits_are_clipped_to_8(tmp_path: Path):
     path = saved(tmp_path, Image.fromarray(np.array([[90, 300], [90, 65535]], np.uint16)))
-    assert np.asarray(read_image(path)).max(axis=2).tolist() == [[90, 255], [90, 255]]
-
-
-def test_one_pixel_is_enough(tmp_path: Path):
+    assert np.asarray(read_image(path)).max(axis=2).tolist() == [[90, 255], [90, 255]]  # clipped
     path = saved(tmp_path, Image.new("RGB", (1, 1), (0, 0, 0)))
     black = normalise(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
     torch.testing.assert_close(opened(path), black)
     torch.testing.assert_close(opened(path, training=True), black)
-
-
-def test_exif_rotation_is_not_applied(tmp_path: Path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    exif[0x0112] = 6  # turn by 90 degrees, which is not applied
     path = saved(tmp_path, Image.new("RGB", (6, 4)), "x.jpg", exif=exif)
     assert read_image(path).size == (6, 4)
 

@@ -11,23 +11,16 @@ from carot_lib.data.prompts import clip_templates, medium_of, tokenize, tokenize
 START, END = 49406, 49407
 
 
-def test_the_tokens_of_a_caption_by_hand():
+def test_tokens_by_hand():
     # from CLIP's vocabulary: a 320, photo 1125, of 539, cat 2368, "." 269
-    tokens = tokenize(["a photo of a cat."], context_length=77)
+    tokens = tokenize(["a photo of a cat."], context_length=8)  # it fits exactly
     assert tokens.tolist() == [[START, 320, 1125, 539, 320, 2368, 269, END]]
-
-
-def test_short_texts_are_padded_to_the_longest():
-    tokens = tokenize(["cat", "a cat.", "cat"], context_length=77)
+    tokens = tokenize(["cat", "A  Cat. ", "cat"], context_length=77)  # case and spaces are nothing
     assert tokens.tolist() == [
         [START, 2368, END, 0, 0],
         [START, 320, 2368, 269, END],
         [START, 2368, END, 0, 0],
     ]
-
-
-def test_case_and_spaces_do_not_matter():
-    assert torch.equal(tokenize(["A  Cat. "], 77), tokenize(["a cat."], 77))
 
 
 @given(st.lists(st.text(max_size=6), min_size=1, max_size=4))
@@ -37,10 +30,6 @@ def test_the_tokens_are_open_clips_without_the_padding(texts: list[str]):
     assert torch.equal(tokens, expected[:, : tokens.shape[1]])
     assert not expected[:, tokens.shape[1] :].any()
     assert tokens[:, -1].any()  # no column for nothing
-
-
-def test_a_text_that_fits_exactly_keeps_its_end_mark():
-    assert tokenize(["a photo of a cat."], context_length=8)[0, -1] == END
 
 
 def test_the_longest_text_is_named_if_it_does_not_fit():
@@ -70,16 +59,11 @@ def test_the_longest_prompt_of_imagenet_has_22_tokens():
 
 
 def test_the_templates_are_clips_in_their_order():
+    clip_templates().clear()  # each caller has a list of its own
     templates = clip_templates()
-    assert len(templates) == 80
-    assert len({template("cat") for template in templates}) == 80
+    assert len({template("cat") for template in templates}) == len(templates) == 80
     assert templates[0]("cat") == "a bad photo of a cat."
     assert templates[-1]("cat") == "a tattoo of the cat."
-
-
-def test_each_caller_gets_a_list_of_templates_of_its_own():
-    clip_templates().clear()
-    assert len(clip_templates()) == 80
 
 
 @pytest.mark.parametrize(

@@ -76,15 +76,19 @@ def test_classes_come_first_and_keep_the_order_of_the_file(tmp_path: Path):
     ]
 
 
-def test_a_repeated_name_is_refused(tmp_path: Path):
-    rows = "U+2602,umbrella,classes,\nU+0036,six,classes,\nU+2614,umbrella,captions,\n"
-    with pytest.raises(ValueError, match=r"pictograms\.csv: repeated names: \['umbrella'\]"):
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            "U+2602,umbrella,classes,\nU+0036,six,classes,\nU+2614,umbrella,captions,\n",
+            r"pictograms\.csv: repeated names: \['umbrella'\]",
+        ),
+        ("U+2602,umbrella,clases,\n", r"pictograms\.csv: umbrella: used_in is 'clases'"),
+    ],
+)
+def test_an_invalid_list_is_refused(tmp_path: Path, rows: str, message: str):
+    with pytest.raises(ValueError, match=message):
         read_pictograms(write(tmp_path, rows))
-
-
-def test_an_unknown_use_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"pictograms\.csv: umbrella: used_in is 'clases'"):
-        read_pictograms(write(tmp_path, "U+2602,umbrella,clases,\n"))
 
 
 def test_the_pictograms_of_the_project_have_unicodes_names():
@@ -146,12 +150,9 @@ def test_a_face_that_lacks_a_glyph_is_replaced_by_the_first():
     assert not torch.equal(masks[1, 0], masks[1, 1])
 
 
-def test_the_first_face_must_have_every_glyph():
-    with pytest.raises(ValueError, match="font cmr10 has no glyph 'umbrella'"):
+def test_a_font_that_does_not_serve_is_refused():
+    with pytest.raises(ValueError, match="font cmr10 has no glyph 'umbrella'"):  # nor any other
         GlyphBank([pictogram("6"), pictogram("☂")], ["cmr10", SANS])
-
-
-def test_a_font_that_matplotlib_does_not_ship_is_refused():
     with pytest.raises(ValueError, match=r"Comic is not a font of matplotlib \d"):
         GlyphBank([pictogram("6")], ["Comic"])
 
