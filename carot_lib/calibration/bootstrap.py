@@ -19,7 +19,7 @@ from jaxtyping import Float
 from scipy.special import chdtrc
 
 from carot_lib.calibration.bin_stats import bin_of
-from carot_lib.calibration.metrics import brier_of_samples, nll_of_samples
+from carot_lib.calibration.metrics import proper_scores
 from carot_lib.calibration.predictions import Calibrated, Predictions
 from carot_lib.calibration.scores import check_level
 
@@ -107,8 +107,7 @@ def _columns(calibrated: Calibrated, labels: np.ndarray, n_bins: int) -> np.ndar
     in_bin = np.eye(n_bins)[bin_of(confidences, n_bins)]
     columns = [in_bin * (confidences - correct)[:, None], in_bin, correct, confidences]
     if calibrated.logits is not None:
-        columns.append(nll_of_samples(calibrated.logits, labels))
-        columns.append(brier_of_samples(calibrated.logits, labels))
+        columns += proper_scores(calibrated.logits, labels)
     return np.column_stack(columns)
 
 

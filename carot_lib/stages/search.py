@@ -44,12 +44,8 @@ def search(layout: Layout) -> pd.DataFrame:
             label=label,
         )
         logits = predict_logits(classifier, validation, scale.hardware.one_device())
-        stats = BinStats.from_logits(
-            logits,
-            validation.labels,
-            scale.evaluation.n_bins,
-            label_space=validation.label_space,
-        )
+        logits = validation.label_space.project(logits)
+        stats = BinStats.from_logits(logits, validation.labels, scale.evaluation.n_bins)
         return {"accuracy": stats.mean_accuracy(), "ece": stats.ece()}
 
     tables = []

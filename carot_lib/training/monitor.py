@@ -56,9 +56,7 @@ class Validation:
             logits = torch.cat([classifier(images.to(device)).float() for images in batches])
         self.method.model.train()  # the classifier may be the model itself
         logits = gather_rows({"logits": logits}, len(labels))["logits"].cpu().numpy()
-        stats = BinStats.from_logits(
-            logits, labels, self.n_bins, label_space=self.dataset.label_space
-        )
+        stats = BinStats.from_logits(self.dataset.label_space.project(logits), labels, self.n_bins)
         return {"id_val/accuracy": stats.mean_accuracy(), "id_val/ece": stats.ece()}
 
 
