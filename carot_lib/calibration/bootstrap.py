@@ -75,12 +75,10 @@ def table_with_intervals(
     resampled: Mapping[tuple[str, str], Values],
     level: float,
 ) -> pd.DataFrame:
-    """The long table of metrics: columns dataset, calibration, metric, value, low, high.
+    """The long table of metrics by set and calibration; without replicates an interval is NaN.
 
-    Args:
-        values: metrics by set and calibration.
-        resampled: replicates by set and calibration; without them an interval is NaN.
-        level: share of the replicates in an interval.
+    Its columns are dataset, calibration, metric, value, low and high; the share `level` of the
+    replicates lies between the last two.
     """
     rows = []
     for place, metrics in values.items():

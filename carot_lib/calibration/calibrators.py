@@ -16,7 +16,6 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from carot_lib.calibration.predictions import Calibrated, Predictions
-from carot_lib.calibration.scores import check_integer
 from carot_lib.calibration.temperature import temperature_of_least_nll
 
 LBFGS_OPTIONS = {"maxiter": 500, "gtol": 1e-7, "ftol": 1e-14}
@@ -34,8 +33,7 @@ class Calibrator(Protocol):
 class Temperature:
     """One number that divides all logits.
 
-    Attributes:
-        temperature: the divisor, positive; above 1 it lowers the confidence.
+    Above 1 it lowers the confidence.
 
     Source: Guo et al. 2017, Section 4.2.
     """
@@ -171,7 +169,6 @@ class HistogramBinning:
         Equal confidences stay together, so there are fewer bins than `n_bins` where many are equal
         or where there are fewer samples.
         """
-        n_bins = check_integer(n_bins, "n_bins")
         confidences, correct = predictions.confidences()
         last = -(-np.arange(1, n_bins) * len(confidences) // n_bins) - 1  # rank of each upper end
         edges = np.unique(np.sort(confidences)[last])

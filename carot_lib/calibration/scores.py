@@ -60,8 +60,7 @@ def map_rows(
 ) -> tuple[np.ndarray, ...]:
     """Apply a function to chunks of rows, in threads, and concatenate the arrays it returns.
 
-    The function takes logits, which it must not change, and labels of a chunk, and returns arrays
-    of one value a row. Threads help, as numpy releases the lock.
+    The function must not change the logits. Threads help, as numpy releases the lock.
 
     Raises:
         ValueError: a logit that is not finite, or as `read_logits`.

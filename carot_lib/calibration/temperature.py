@@ -71,9 +71,9 @@ def select_temperature(
     Args:
         logits: [N, K], array, tensor or lists.
         labels: [N], integers in [0, K).
-        low: least temperature.
-        high: greatest temperature; always belongs to the grid.
-        step: of the grid, from `low` on.
+        low: start of the grid.
+        high: end of the grid, to which it always belongs.
+        step: distance of two temperatures; the last may be shorter.
         n_bins: of the ECE.
 
     Raises:
@@ -139,7 +139,6 @@ def _check_range(low: float, high: float) -> tuple[float, float]:
 
 
 def _grid(low: float, high: float, step: float) -> Float[np.ndarray, " grid"]:
-    """Temperatures from low to high; the last step may be shorter."""
     if (high - low) / step > MAX_SIZE:
         raise ValueError(f"step: {step} makes more than {MAX_SIZE} temperatures of {low} to {high}")
     grid = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
