@@ -74,6 +74,8 @@ def map_rows(
         check_finite(part)
         return function(part, labels[start : start + rows])
 
+    if len(values) <= rows:  # it takes longer to start a thread
+        return work(0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(work, range(0, len(values), rows)))
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
