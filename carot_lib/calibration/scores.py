@@ -109,9 +109,7 @@ def read_logits(
 def check_finite(logits: Float[np.ndarray, "samples classes"]) -> None:
     """Raise ValueError if a logit is not finite or is beyond 1e38."""
     if not (logits.min() >= -MAX_LOGIT and logits.max() <= MAX_LOGIT):  # NaN compares false
-        raise ValueError(
-            "logits must be finite, within 1e38; to leave out classes, see `LabelSpace`"
-        )
+        raise ValueError("logits must be finite, within 1e38; for fewer classes see `LabelSpace`")
 
 
 def as_array(values: Array, name: str) -> np.ndarray:

@@ -186,7 +186,7 @@ Y = np.array([0, 1])
 BAD_LOGITS = {
     "NaN": ([[0.0, np.nan], [0.0, 1.0]], ValueError, "logits must be finite"),
     "inf": ([[0.0, np.inf], [0.0, 1.0]], ValueError, "logits must be finite"),
-    "mask": ([[0.0, -np.inf], [0.0, 1.0]], ValueError, "to leave out classes, see `LabelSpace`"),
+    "mask": ([[0.0, -np.inf], [0.0, 1.0]], ValueError, "for fewer classes see `LabelSpace`"),
     "least float32": (np.full((2, 2), np.finfo(np.float32).min), ValueError, "must be finite"),
     "no samples": (np.zeros((0, 2)), ValueError, r"logits must be \[N, K\] .* got shape \[0, 2\]"),
     "no classes": (np.zeros((2, 0)), ValueError, r"logits must be \[N, K\]"),
