@@ -73,20 +73,13 @@ class RowParams(BaseModel):
 
 
 def load_rows(layout: Layout) -> RowParams:
-    """Rows and seeds, without reading the rest of the file.
-
-    Raises:
-        ValueError: see `carot_lib.schema.read_params`.
-    """
+    """Rows and seeds, without the rest of the file; raises as `carot_lib.schema.read_params`."""
     return read_params(layout.params, RowParams)
 
 
 def load_evaluation(layout: Layout) -> EvaluationParams:
-    """The branch of one profile, without reading the rest of the file.
+    """The branch of one profile, without the rest of the file; raises as `read_params`.
 
     So stages that only evaluate predictions start without torch and the training code.
-
-    Raises:
-        ValueError: see `carot_lib.schema.read_params`.
     """
     return read_params(layout.params, EvaluationParams, layout.profile, "evaluation")

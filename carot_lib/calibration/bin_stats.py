@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.scores import (
     Array,
     as_array,
@@ -68,8 +67,9 @@ class BinStats:
             raise TypeError("correct must hold truth values")
         if not ((confidences >= 0) & (confidences <= 1)).all():
             raise ValueError("confidences must be in [0, 1]; did you pass logits?")
-        confidences, bins = confidences.astype(np.float64), bin_of(confidences, n_bins)
         state = cls.empty(n_bins).state
+        confidences = confidences.astype(np.float64)
+        bins = bin_of(confidences, n_bins)
         fixed = np.round(confidences * FIXED_POINT).astype(np.int64)
         squares = np.round(confidences**2 * FIXED_POINT).astype(np.int64)
         for row, values in enumerate((np.ones_like(fixed), correct.astype(int), fixed, squares)):
@@ -78,16 +78,10 @@ class BinStats:
 
     @classmethod
     def from_logits(
-        cls,
-        logits: Array,
-        labels: Array,
-        n_bins: int = 10,
-        temperature: float = 1.0,
-        label_space: LabelSpace | None = None,
+        cls, logits: Array, labels: Array, n_bins: int = 10, temperature: float = 1.0
     ) -> "BinStats":
         """From logits [N, K] and labels [N]; args and raises as `top_confidences`."""
-        confidences, correct = top_confidences(logits, labels, temperature, label_space)
-        return cls.from_confidences(confidences, correct, n_bins)
+        return cls.from_confidences(*top_confidences(logits, labels, temperature), n_bins)
 
     def __add__(self, other: "BinStats") -> "BinStats":
         """Statistics of both samples together, bit by bit as if computed at once."""
@@ -147,15 +141,6 @@ class BinStats:
         Source: Naeini et al. 2015; Guo et al. 2017, Eq. 3; CaRot, Eq. 3.
         """
         return float(np.abs(self._gaps()).sum() / self._nonzero_n())
-
-    def rmsce(self) -> float:
-        """Root mean squared calibration error, in [ECE, 1].
-
-        Source: Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier Exposure".
-        """
-        n, filled = self._nonzero_n(), self.count > 0
-        squares = self._gaps()[filled] ** 2 / self.count[filled]
-        return float(np.sqrt(squares.sum() / n))
 
     def mce(self) -> float:
         """Maximum calibration error: the largest gap of a bin, in [ECE, 1].
@@ -241,14 +226,6 @@ class BinStats:
         return np.where(empty, np.nan, sums / np.where(empty, 1, self.count))
 
 
-def bin_of(confidences: Array, n_bins: int) -> Int[np.ndarray, "..."]:
-    """Index of the right-closed bin of each confidence; beyond [0, 1] the nearest bin.
-
-    Raises:
-        ValueError: a confidence is NaN, or `n_bins` is not a positive integer.
-    """
-    confidences = as_array(confidences, "confidences")
-    if confidences.size and np.isnan(confidences.min()):
-        raise ValueError("confidences must be numbers, some are NaN")
-    edges = np.arange(1, check_integer(n_bins, "n_bins")) / n_bins
-    return np.searchsorted(edges, confidences, side="left")
+def bin_of(confidences: Float[np.ndarray, "..."], n_bins: int) -> Int[np.ndarray, "..."]:
+    """Index of the right-closed bin of each confidence in [0, 1]."""
+    return np.searchsorted(np.arange(1, n_bins) / n_bins, confidences, side="left")

@@ -11,7 +11,7 @@ interval covers the true value less often than its level says (88 % instead of 9
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from scipy.special import chdtrc
 
 from carot_lib.calibration.bin_stats import bin_of
-from carot_lib.calibration.metrics import brier_of_samples, nll_of_samples
+from carot_lib.calibration.metrics import proper_scores
 from carot_lib.calibration.predictions import Calibrated, Predictions
 from carot_lib.calibration.scores import check_level
 
@@ -47,13 +47,18 @@ def replicates(
     Returns:
         Replicates by name and metric; without `nll` and `brier` where there are no logits.
     """
-    labels = predictions.labels
+    labels, n = predictions.labels, len(predictions.labels)
     columns = {name: _columns(one, labels, n_bins) for name, one in calibrated.items()}
     table = np.column_stack(list(columns.values()))
-    weights = _weights(len(labels), resamples, seed, predictions.dataset)
-    means = np.concatenate([part @ table for part in weights]) / len(labels)
+    rng = np.random.default_rng([seed, zlib.crc32(predictions.dataset.encode())])
+    means = []
+    for start in range(0, resamples, CHUNK_SIZE):
+        drawn = rng.integers(n, size=(min(CHUNK_SIZE, resamples - start), n))
+        # how often each image occurs in each resample
+        weights = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
+        means.append(weights @ table / n)
     ends = np.cumsum([part.shape[1] for part in columns.values()])
-    parts = np.split(means, ends[:-1], axis=1)
+    parts = np.split(np.concatenate(means), ends[:-1], axis=1)
     return {name: _metrics(part, n_bins) for name, part in zip(columns, parts, strict=True)}
 
 
@@ -75,12 +80,10 @@ def table_with_intervals(
     resampled: Mapping[tuple[str, str], Values],
     level: float,
 ) -> pd.DataFrame:
-    """The long table of metrics: columns dataset, calibration, metric, value, low, high.
+    """The long table of metrics by set and calibration; without replicates an interval is NaN.
 
-    Args:
-        values: metrics by set and calibration.
-        resampled: replicates by set and calibration; without them an interval is NaN.
-        level: share of the replicates in an interval.
+    Its columns are dataset, calibration, metric, value, low and high; the share `level` of the
+    replicates lies between the last two.
     """
     rows = []
     for place, metrics in values.items():
@@ -107,8 +110,7 @@ def _columns(calibrated: Calibrated, labels: np.ndarray, n_bins: int) -> np.ndar
     in_bin = np.eye(n_bins)[bin_of(confidences, n_bins)]
     columns = [in_bin * (confidences - correct)[:, None], in_bin, correct, confidences]
     if calibrated.logits is not None:
-        columns.append(nll_of_samples(calibrated.logits, labels))
-        columns.append(brier_of_samples(calibrated.logits, labels))
+        columns += proper_scores(calibrated.logits, labels)
     return np.column_stack(columns)
 
 
@@ -124,11 +126,3 @@ def _metrics(means: np.ndarray, n_bins: int) -> dict[str, np.ndarray]:
         "mean_confidence": confidence,
         **dict(zip(("nll", "brier"), losses, strict=False)),
     }
-
-
-def _weights(n: int, resamples: int, seed: int, dataset: str) -> Iterator[np.ndarray]:
-    """How often each image occurs in each resample, [CHUNK_SIZE, n] at a time."""
-    rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
-    for start in range(0, resamples, CHUNK_SIZE):
-        drawn = rng.integers(n, size=(min(CHUNK_SIZE, resamples - start), n))
-        yield np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)

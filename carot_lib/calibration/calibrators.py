@@ -8,15 +8,15 @@ other classes remain.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 from carot_lib.calibration.predictions import Calibrated, Predictions
-from carot_lib.calibration.scores import check_integer, softmax
-from carot_lib.calibration.temperature import select_temperature
+from carot_lib.calibration.temperature import temperature_of_least_nll
 
 LBFGS_OPTIONS = {"maxiter": 500, "gtol": 1e-7, "ftol": 1e-14}
 
@@ -33,19 +33,12 @@ class Calibrator(Protocol):
 class Temperature:
     """One number that divides all logits.
 
-    Attributes:
-        temperature: the divisor, positive; above 1 it lowers the confidence.
+    Above 1 it lowers the confidence.
 
     Source: Guo et al. 2017, Section 4.2.
     """
 
     temperature: float
-
-    @classmethod
-    def fit(cls, predictions: Predictions, **options: Any) -> "Temperature":
-        """The best temperature, by criterion and on the grid given to `select_temperature`."""
-        choice = select_temperature(predictions.logits, predictions.labels, **options)
-        return cls(choice.temperature)
 
     def apply(self, predictions: Predictions) -> Calibrated:
         """Softmax of the logits divided by the temperature."""
@@ -86,8 +79,7 @@ class VectorScaling:
                 f"vector scaling needs all classes, but {predictions.dataset} has a label space"
             )
         logits, labels = predictions.class_logits.astype(np.float64), predictions.labels
-        wide = {"low": 1e-3, "high": 1e3, "step": 1e3}
-        factor = 1 / select_temperature(logits, labels, "nll", **wide).temperature
+        factor = 1 / temperature_of_least_nll(logits, labels, low=1e-3, high=1e3)
         centre, units = _curvature(logits, factor)
         centred = logits - centre
         start = units * np.concatenate([np.full_like(centre, factor), factor * centre])
@@ -144,7 +136,7 @@ def _curvature(logits: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarra
         of the curvatures along the factors, around these means, and along the offsets, all at a
         common factor of the logits.
     """
-    probabilities = softmax(factor * logits)
+    probabilities = softmax(factor * logits, axis=1)
     undecided = probabilities * (1 - probabilities)
     weight = undecided.mean(axis=0)
     weight += 1e-3 * weight.mean() + 1e-12  # for a class that no sample is undecided about
@@ -177,7 +169,6 @@ class HistogramBinning:
         Equal confidences stay together, so there are fewer bins than `n_bins` where many are equal
         or where there are fewer samples.
         """
-        n_bins = check_integer(n_bins, "n_bins")
         confidences, correct = predictions.confidences()
         last = -(-np.arange(1, n_bins) * len(confidences) // n_bins) - 1  # rank of each upper end
         edges = np.unique(np.sort(confidences)[last])

@@ -73,9 +73,8 @@ class Predictions:
 
     def __post_init__(self) -> None:
         try:
-            read_logits(self.class_logits, self.labels, self.label_space)
+            read_logits(self.logits, self.labels)
             check_finite(self.class_logits)
-            self.label_space.project(self.class_logits[:1])
         except (TypeError, ValueError) as error:
             raise ValueError(f"predictions on {self.dataset}: {error}") from error
 
@@ -154,15 +153,3 @@ def check_same_images(dataset: str, fingerprints: Mapping[str, str]) -> None:
     if len(set(fingerprints.values())) > 1:
         seen = ", ".join(f"{run} ({fingerprint})" for run, fingerprint in fingerprints.items())
         raise ValueError(f"set {dataset} is not the same for all runs, predict again: {seen}")
-
-
-def check_held_out(dataset: str, fingerprint: str, selected_on: str, selection: str) -> None:
-    """Refuse to report a calibration on the images on which it was selected.
-
-    Raises:
-        ValueError: the set and the one it was selected on, whose fingerprint is `selection`, hold
-            the same images; the message names both.
-    """
-    if fingerprint == selection:
-        images = f"holds the images of {selected_on}, on which the calibration was selected"
-        raise ValueError(f"set {dataset} {images}: it cannot be reported there")

@@ -10,6 +10,11 @@ from carot_lib.calibration.calibrators import (
 )
 from carot_lib.calibration.metrics import aurc, brier, ece_batch_mean, nll
 from carot_lib.calibration.predictions import Calibrated, Predictions
+from carot_lib.calibration.temperature import (
+    TemperatureChoice,
+    select_temperature,
+    temperature_of_least_nll,
+)
 from carot_lib.evaluation import EvaluationParams
 
 CALIBRATIONS = ("temperature", "temperature_nll", "vector", "histogram", "isotonic")
@@ -19,7 +24,8 @@ def measure(
     calibrated: Calibrated, predictions: Predictions, params: EvaluationParams
 ) -> dict[str, float]:
     """Every metric of one run on one set; those of logits only where the calibration keeps them."""
-    stats = BinStats.from_confidences(calibrated.confidences, calibrated.correct, params.n_bins)
+    n_bins = params.n_bins
+    stats = BinStats.from_confidences(calibrated.confidences, calibrated.correct, n_bins)
     values = {
         "accuracy": stats.mean_accuracy(),
         "ece": stats.ece(),
@@ -31,15 +37,16 @@ def measure(
         "mean_confidence": stats.mean_confidence(),
     }
     if calibrated.logits is not None:
-        logits, labels = calibrated.logits, predictions.labels
-        size, n_bins = params.batch_mean_size, params.n_bins
-        values |= {
-            "ece_batch_mean": ece_batch_mean(logits, labels, batch_size=size, n_bins=n_bins),
-            "nll": nll(logits, labels),
-            "brier": brier(logits, labels),
-            "aurc": aurc(logits, labels),
-        }
+        both, size = (calibrated.logits, predictions.labels), params.batch_mean_size
+        values["ece_batch_mean"] = ece_batch_mean(*both, batch_size=size, n_bins=n_bins)
+        values |= {"nll": nll(*both), "brier": brier(*both), "aurc": aurc(*both)}
     return values
+
+
+def choose_temperature(predictions: Predictions, params: EvaluationParams) -> TemperatureChoice:
+    """The temperature with the least ECE on a set, as in the paper (Section A.1)."""
+    grid = params.temperature.model_dump()
+    return select_temperature(predictions.logits, predictions.labels, **grid, n_bins=params.n_bins)
 
 
 def fit_calibrator(
@@ -47,17 +54,23 @@ def fit_calibrator(
 ) -> Calibrator:
     """Fit one of `CALIBRATIONS` on a set.
 
-    `temperature` is the paper's, chosen by ECE (Section A.1), `temperature_nll` that of Guo et al.
-    2017, chosen by NLL.
+    `temperature` is the paper's, chosen by ECE, `temperature_nll` that of Guo et al. 2017, chosen
+    by NLL.
 
     Raises:
-        KeyError: there is no such calibration.
+        ValueError: there is no such calibration.
     """
-    grid = {**params.temperature.model_dump(), "n_bins": params.n_bins}
-    return {
-        "temperature": lambda: Temperature.fit(predictions, criterion="ece", **grid),
-        "temperature_nll": lambda: Temperature.fit(predictions, criterion="nll", **grid),
-        "vector": lambda: VectorScaling.fit(predictions),
-        "histogram": lambda: HistogramBinning.fit(predictions, params.n_bins),
-        "isotonic": lambda: Isotonic.fit(predictions),
-    }[calibration]()
+    match calibration:
+        case "temperature":
+            return Temperature(choose_temperature(predictions, params).temperature)
+        case "temperature_nll":
+            low, high = params.temperature.low, params.temperature.high
+            logits, labels = predictions.logits, predictions.labels
+            return Temperature(temperature_of_least_nll(logits, labels, low, high))
+        case "vector":
+            return VectorScaling.fit(predictions)
+        case "histogram":
+            return HistogramBinning.fit(predictions, params.n_bins)
+        case "isotonic":
+            return Isotonic.fit(predictions)
+    raise ValueError(f"no calibration {calibration!r}; there are: {', '.join(CALIBRATIONS)}")

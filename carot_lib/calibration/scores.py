@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from carot_lib.calibration.label_space import LabelSpace
-
 CHUNK_SIZE = 2**18  # logits at a time: 1 MB fits into the cache; smaller, and threads idle
 MAX_LOGIT = 1e38  # absolute value: the difference of any two still fits into float32
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30  # float32 can be divided by these
@@ -26,7 +24,7 @@ Array = Any  # a numpy array, a torch tensor or nested lists
 
 
 def top_confidences(
-    logits: Array, labels: Array, temperature: float = 1.0, label_space: LabelSpace | None = None
+    logits: Array, labels: Array, temperature: float = 1.0
 ) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
     """Largest softmax probability of each sample, in (0, 1], and whether its class is the label.
 
@@ -34,9 +32,8 @@ def top_confidences(
 
     Args:
         logits: [N, K], unnormalised scores; a softmax is always taken, whatever their range.
-        labels: [N], integers in [0, K), or in the target classes of the label space.
+        labels: [N], integers in [0, K).
         temperature: divides the logits; positive.
-        label_space: applied before the softmax.
 
     Raises:
         ValueError: a temperature that is not positive, or as `map_rows`.
@@ -53,32 +50,28 @@ def top_confidences(
         np.exp(mass, out=mass)
         return 1 / mass.sum(axis=1, dtype=np.float64), predicted == truth
 
-    return map_rows(confidence, logits, labels, label_space)
+    return map_rows(confidence, logits, labels)
 
 
 def map_rows(
     function: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
     logits: Array,
     labels: Array,
-    label_space: LabelSpace | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Apply a function to chunks of rows, in threads, and concatenate the arrays it returns.
 
-    The function takes logits over the target classes, which it must not change, and labels of a
-    chunk, and returns arrays of one value a row. Threads help, as numpy releases the lock.
+    The function must not change the logits. Threads help, as numpy releases the lock.
 
     Raises:
         ValueError: a logit that is not finite, or as `read_logits`.
         TypeError: as `read_logits`.
     """
-    values, labels = read_logits(logits, labels, label_space)
+    values, labels = read_logits(logits, labels)
     rows = max(1, CHUNK_SIZE // values.shape[1])
 
     def work(start: int) -> tuple[np.ndarray, ...]:
         part = np.ascontiguousarray(values[start : start + rows])
         check_finite(part)
-        if label_space is not None:
-            part = label_space.project(part)
         return function(part, labels[start : start + rows])
 
     if len(values) <= rows:  # it takes longer to start a thread
@@ -89,7 +82,7 @@ def map_rows(
 
 
 def read_logits(
-    logits: Array, labels: Array, label_space: LabelSpace | None = None
+    logits: Array, labels: Array
 ) -> tuple[Float[np.ndarray, "samples classes"], Int[np.ndarray, " samples"]]:
     """Logits as a float32 or float64 array, without a copy if they are one, and int64 labels.
 
@@ -106,10 +99,9 @@ def read_logits(
         raise TypeError(f"labels must be integers, got {labels.dtype}")
     if labels.shape != logits.shape[:1]:
         raise ValueError(f"labels {list(labels.shape)} do not fit logits {list(logits.shape)}")
-    n_classes = logits.shape[1] if label_space is None else len(label_space.columns)
-    if labels.min() < 0 or labels.max() >= n_classes:
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
         given = f"got {labels.min()} to {labels.max()}"
-        raise ValueError(f"labels must be in [0, {n_classes}), {given}")
+        raise ValueError(f"labels must be in [0, {logits.shape[1]}), {given}")
     precision = np.float32 if logits.dtype.itemsize <= 4 else np.float64
     return logits.astype(precision, copy=False), labels.astype(np.int64, copy=False)
 
@@ -117,16 +109,7 @@ def read_logits(
 def check_finite(logits: Float[np.ndarray, "samples classes"]) -> None:
     """Raise ValueError if a logit is not finite or is beyond 1e38."""
     if not (logits.min() >= -MAX_LOGIT and logits.max() <= MAX_LOGIT):  # NaN compares false
-        raise ValueError("logits must be finite, within 1e38; to mask a class, use `label_space`")
-
-
-def softmax(logits: Float[np.ndarray, "samples classes"]) -> Float[np.ndarray, "samples classes"]:
-    """Probabilities of the classes, float64; in place, which is five times as fast as SciPy's."""
-    mass = logits.astype(np.float64)
-    mass -= mass.max(axis=1, keepdims=True)
-    np.exp(mass, out=mass)
-    mass /= mass.sum(axis=1, keepdims=True)
-    return mass
+        raise ValueError("logits must be finite, within 1e38; for fewer classes see `LabelSpace`")
 
 
 def as_array(values: Array, name: str) -> np.ndarray:

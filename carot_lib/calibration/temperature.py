@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -41,85 +40,105 @@ class TemperatureChoice:
 
     Attributes:
         temperature: the choice; of equally good ones the nearest to 1, by ratio.
-        criterion: what was minimised: "ece" or "nll".
         at_bound: the choice is an end of the range: a better one may lie beyond.
-        value_before: the criterion at temperature 1.
-        value_after: the criterion at the choice, by the direct formula.
+        value_before: the ECE at temperature 1.
+        value_after: the ECE at the choice, by the direct formula.
         temperatures: the grid.
-        values: the criterion on the grid.
-        n: number of samples.
-        selected_on: name of the samples.
+        values: the ECE on the grid.
     """
 
     temperature: float
-    criterion: str
     at_bound: bool
     value_before: float
     value_after: float
     temperatures: Float[np.ndarray, " grid"]
     values: Float[np.ndarray, " grid"]
-    n: int
-    selected_on: str
 
 
 def select_temperature(
     logits: Array,
     labels: Array,
-    criterion: Literal["ece", "nll"] = "ece",
     low: float = 0.5,
     high: float = 10.0,
     step: float = 0.01,
     n_bins: int = 10,
-    selected_on: str = "unnamed",
 ) -> TemperatureChoice:
-    """The temperature in [low, high] that minimises the ECE (on a grid) or the NLL (exactly).
+    """The temperature in [low, high] that minimises the ECE on a grid.
 
     Choose it on other samples than are reported. The least ECE of the grid is the least by the
     direct formula: every temperature near it is recomputed.
 
     Args:
-        logits: [N, K], array or tensor.
+        logits: [N, K], array, tensor or lists.
         labels: [N], integers in [0, K).
-        criterion: "ece" as in the paper, or "nll", which is smooth and has one minimum.
-        low: least temperature.
-        high: greatest temperature.
-        step: of the grid, from `low` on; `high` always belongs to it.
+        low: start of the grid.
+        high: end of the grid, to which it always belongs.
+        step: distance of two temperatures; the last may be shorter.
         n_bins: of the ECE.
-        selected_on: name of these samples; kept with the choice.
 
     Raises:
-        ValueError: a bad grid or criterion, a logit that is not finite, or as `read_logits`.
+        ValueError: a bad grid, a logit that is not finite, or as `read_logits`.
         TypeError: as `read_logits`.
     """
-    if criterion not in ("ece", "nll"):
-        raise ValueError(f"criterion must be ece or nll, got {criterion!r}")
-    ends = {"low": low, "high": high, "step": step}
-    low, high, step = (check_temperature(value, name) for name, value in ends.items())
-    grid = _grid(low, high, step)
+    low, high = _check_range(low, high)
+    grid = _grid(low, high, check_temperature(step, "step"))
     n_bins = check_integer(n_bins, "n_bins")
     logits, labels = read_logits(logits, labels)
     check_finite(logits)
-    eces, nlls = sweep(logits, labels, grid, n_bins)
-    if criterion == "ece":
-        values = _recompute_least(eces, logits, labels, grid, n_bins)
-        near = np.flatnonzero(values == values.min())
-        best = near[np.abs(np.log(grid[near])).argmin()]
-        temperature, after = float(grid[best]), float(values[best])
-        before = direct_ece(logits, labels, 1.0, n_bins)
-    else:
-        values = nlls
-        temperature = 1 / _minimise_nll(logits, labels, 1 / high, 1 / low)
-        before, after = (_nll(logits, labels, 1 / t)[0] for t in (1.0, temperature))
-    at_bound = bool(np.isclose(temperature, low) or np.isclose(temperature, high))
-    return TemperatureChoice(
-        temperature, criterion, at_bound, before, after, grid, values, len(labels), selected_on
-    )
+    values = _recompute_least(sweep(logits, labels, grid, n_bins), logits, labels, grid, n_bins)
+    near = np.flatnonzero(values == values.min())
+    best = near[np.abs(np.log(grid[near])).argmin()]
+    chosen = float(grid[best])
+    at_bound = bool(np.isclose(chosen, low) or np.isclose(chosen, high))
+    before = direct_ece(logits, labels, 1.0, n_bins)
+    return TemperatureChoice(chosen, at_bound, before, float(values[best]), grid, values)
+
+
+def temperature_of_least_nll(
+    logits: Array, labels: Array, low: float = 0.5, high: float = 10.0
+) -> float:
+    """The temperature in [low, high] of the least NLL, which is convex in its inverse.
+
+    Where all are as good, as for equal logits, the nearest to 1.
+
+    Raises:
+        ValueError: a bad range, a logit that is not finite, or as `read_logits`.
+        TypeError: as `read_logits`.
+    """
+    low, high = _check_range(low, high)
+    logits, labels = read_logits(logits, labels)
+    check_finite(logits)
+
+    def slope(beta: float) -> float:
+        """Derivative of the mean NLL by the inverse temperature."""
+        total = 0.0
+        for distance, truth in _distances(logits, labels):
+            distance = distance.astype(np.float64)
+            mass = np.exp(-beta * distance)
+            of_label = distance[np.arange(len(truth)), truth]
+            total += (of_label - (mass * distance).sum(axis=1) / mass.sum(axis=1)).sum()
+        return float(total / len(labels))
+
+    least, greatest = 1 / high, 1 / low
+    nearest_to_one = min(max(1.0, least), greatest)
+    if slope(nearest_to_one) == 0:
+        return 1 / nearest_to_one
+    if slope(least) >= 0:
+        return 1 / least
+    if slope(greatest) <= 0:
+        return 1 / greatest
+    ends = np.log(least), np.log(greatest)
+    return 1 / float(np.exp(brentq(lambda log_beta: slope(np.exp(log_beta)), *ends, xtol=1e-12)))
+
+
+def _check_range(low: float, high: float) -> tuple[float, float]:
+    low, high = check_temperature(low, "low"), check_temperature(high, "high")
+    if low >= high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    return low, high
 
 
 def _grid(low: float, high: float, step: float) -> Float[np.ndarray, " grid"]:
-    """Temperatures from low to high; the last step may be shorter."""
-    if low >= high:
-        raise ValueError(f"low must be below high, got {low} and {high}")
     if (high - low) / step > MAX_SIZE:
         raise ValueError(f"step: {step} makes more than {MAX_SIZE} temperatures of {low} to {high}")
     grid = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
@@ -134,8 +153,8 @@ def direct_ece(logits: Array, labels: Array, temperature: float, n_bins: int) ->
 
 def sweep(
     logits: np.ndarray, labels: np.ndarray, temperatures: Float[np.ndarray, " grid"], n_bins: int
-) -> tuple[Float[np.ndarray, " grid"], Float[np.ndarray, " grid"]]:
-    """ECE and NLL at every temperature of an increasing grid, by interpolation.
+) -> Float[np.ndarray, " grid"]:
+    """ECE at every temperature of an increasing grid, by interpolation.
 
     With d the distance of each logit to the largest, the confidence at temperature T is exp(-g),
     g = log sum exp(-d / T): a smooth function of log T. It is computed at nodes that are evenly
@@ -146,24 +165,23 @@ def sweep(
     nodes, to_grid = _plan(temperatures)
     first = np.arange(len(temperatures)) * n_bins
 
-    def task(start: int) -> tuple[np.ndarray, np.ndarray]:
-        gaps, log_likelihood = np.zeros(len(temperatures) * n_bins), np.zeros(len(temperatures))
+    def task(start: int) -> np.ndarray:
+        gaps = np.zeros(len(temperatures) * n_bins)
         rows = slice(start, start + TASK)
-        for distance, of_label, correct in _chunks(logits[rows], labels[rows]):
+        for distance, truth in _distances(logits[rows], labels[rows]):
+            correct = distance.argmin(axis=1) == truth
             g = np.maximum(_log_sums(distance, nodes) @ to_grid, 0)
             confidences = np.exp(-g)
             cells = (first + bin_of(confidences, n_bins)).ravel()
             weights = (confidences - correct[:, None]).ravel()
             gaps += np.bincount(cells, weights, minlength=len(gaps))
-            log_likelihood += g.sum(axis=0) + of_label.sum() / temperatures
-        return gaps, log_likelihood
+        return gaps
 
     # numpy releases the interpreter lock, so threads help; BLAS must not start more of them
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = pool.map(task, range(0, len(labels), TASK))  # in order: the sums repeat bit by bit
-        gaps, log_likelihood = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
-    n = len(labels)
-    return np.abs(gaps.reshape(-1, n_bins)).sum(axis=1) / n, log_likelihood / n
+        gaps = np.sum(list(parts), axis=0)
+    return np.abs(gaps.reshape(-1, n_bins)).sum(axis=1) / len(labels)
 
 
 def _plan(temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -210,40 +228,8 @@ def _recompute_least(
         margin = 4 * off
 
 
-def _chunks(logits: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Distances to the largest logit, the label's distance, and whether the prediction is right."""
+def _distances(logits: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Distances to the largest logit, and the labels, of some rows at a time."""
     for start in range(0, len(logits), ROWS):
         part = np.ascontiguousarray(logits[start : start + ROWS])  # one order of summation
-        truth = labels[start : start + ROWS]
-        distance = part.max(axis=1, keepdims=True) - part
-        of_label = distance[np.arange(len(part)), truth].astype(np.float64)
-        yield distance, of_label, part.argmax(axis=1) == truth
-
-
-def _minimise_nll(logits: np.ndarray, labels: np.ndarray, low: float, high: float) -> float:
-    """The inverse temperature in [low, high] of the least NLL, which is convex in it."""
-
-    def slope(beta: float) -> float:
-        return _nll(logits, labels, beta)[1]
-
-    nearest_to_one = min(max(1.0, low), high)
-    if slope(nearest_to_one) == 0:  # as for equal logits, where all are as good
-        return nearest_to_one
-    if slope(low) >= 0:
-        return low
-    if slope(high) <= 0:
-        return high
-    bounds = np.log(low), np.log(high)
-    return float(np.exp(brentq(lambda log_beta: slope(np.exp(log_beta)), *bounds, xtol=1e-12)))
-
-
-def _nll(logits: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, float]:
-    """Mean NLL at an inverse temperature, and its derivative."""
-    value = slope = 0.0
-    for distance, of_label, _ in _chunks(logits, labels):
-        distance = distance.astype(np.float64)
-        mass = np.exp(-beta * distance)
-        total = mass.sum(axis=1)
-        value += (np.log(total) + beta * of_label).sum()
-        slope += (of_label - (mass * distance).sum(axis=1) / total).sum()
-    return float(value / len(labels)), float(slope / len(labels))
+        yield part.max(axis=1, keepdims=True) - part, labels[start : start + ROWS]

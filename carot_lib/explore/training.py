@@ -135,12 +135,11 @@ def compare_with_stored(
     if {k: v.shape for k, v in here.items()} != {k: v.shape for k, v in there.items()}:
         raise ValueError("the classifiers to compare do not have the same tensors")
     largest = max(float((here[key].double() - there[key].double()).abs().max()) for key in here)
-    space, both = dataset.label_space, []
+    both = []
     for one in (classifier, stored):
-        logits = predict_logits(one, dataset, device, show_progress=False)
-        both.append(
-            BinStats.from_logits(logits.astype(float), dataset.labels, n_bins, label_space=space)
-        )
+        logits = predict_logits(one, dataset, device, show_progress=False).astype(float)
+        logits = dataset.label_space.project(logits)
+        both.append(BinStats.from_logits(logits, dataset.labels, n_bins))
     rows = {
         "accuracy": [stats.mean_accuracy() for stats in both],
         "ece": [stats.ece() for stats in both],

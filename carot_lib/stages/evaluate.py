@@ -18,7 +18,6 @@ commit.
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,14 @@ import numpy as np
 import pandas as pd
 
 from carot_lib.calibration.bootstrap import mean_over_sets, replicates, table_with_intervals
-from carot_lib.calibration.calibrators import Temperature
-from carot_lib.calibration.predictions import Predictions, check_held_out
-from carot_lib.calibration.reported import CALIBRATIONS, fit_calibrator, measure
-from carot_lib.calibration.temperature import TemperatureChoice, select_temperature
+from carot_lib.calibration.calibrators import Calibrator, Temperature
+from carot_lib.calibration.predictions import Predictions
+from carot_lib.calibration.reported import (
+    CALIBRATIONS,
+    choose_temperature,
+    fit_calibrator,
+    measure,
+)
 from carot_lib.evaluation import TABLE1_COLUMNS, EvaluationParams, load_evaluation
 from carot_lib.files import atomic_write, write_json, write_text
 from carot_lib.layout import VALIDATION, Layout
@@ -52,122 +55,86 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
     if chosen.at_bound:
         bound = f"{chosen.temperature:g} is at the end of the range: a better one may lie beyond"
         print(f"temperature of {run}, seed {seed}: {bound}", file=sys.stderr)
-    others = [key for key in CALIBRATIONS if key != "temperature"]
-    calibrators = {"temperature": Temperature(chosen.temperature)}
-    calibrators |= {key: fit_calibrator(key, validation, params) for key in others}
-    temperatures = {  # on the set that each was chosen on
-        (VALIDATION, key): one.temperature
+    calibrators = {"temperature": Temperature(chosen.temperature)} | {
+        key: fit_calibrator(key, validation, params) for key in CALIBRATIONS if key != "temperature"
+    }
+    values: Numbers = {
+        (VALIDATION, key): {"temperature": one.temperature}
         for key, one in calibrators.items()
         if isinstance(one, Temperature)
     }
-    values: Numbers = {}
     resampled: Numbers = {}
-    fingerprints = {}
-    for name in params.datasets:
+    fingerprints = {VALIDATION: validation.fingerprint}
+    add_numbers(values, resampled, validation, {}, params)
+    for name in params.reported:
         predictions = Predictions.load(layout.predictions(run, seed, name))
         fingerprints[name] = predictions.fingerprint
-        calibrated = {"none": predictions.calibrated()}
-        if name != VALIDATION:
-            check_held_out(name, predictions.fingerprint, VALIDATION, validation.fingerprint)
-            calibrated |= {key: one.apply(predictions) for key, one in calibrators.items()}
-            oracle = fit_calibrator("temperature", predictions, params)
-            calibrated["oracle"] = oracle.apply(predictions)
-            temperatures[name, "oracle"] = oracle.temperature
-        again = replicates(
-            predictions,
-            calibrated,
-            params.n_bins,
-            params.bootstrap.resamples,
-            params.bootstrap.seed,
-        )
-        for key, one in calibrated.items():
-            values[name, key] = measure(one, predictions, params)
-            resampled[name, key] = again[key]
-    metrics = metrics_table(values, resampled, chosen.temperature, params)
-    posthoc = posthoc_table(values, resampled, temperatures, params)
-    for name, table in (("metrics.csv", metrics), ("posthoc.csv", posthoc)):
-        table.insert(0, "run", run)
-        table.insert(1, "seed", seed)
-        write_text(folder / name, table.to_csv(index=False, float_format="%.6f"))
+        if predictions.fingerprint == validation.fingerprint:
+            images = f"the images of {VALIDATION}, on which the calibration was selected"
+            raise ValueError(f"set {name} holds {images}: it cannot be reported there")
+        oracle = fit_calibrator("temperature", predictions, params)
+        add_numbers(values, resampled, predictions, calibrators | {"oracle": oracle}, params)
+        values[name, "oracle"]["temperature"] = oracle.temperature
+    for numbers, key in itertools.product((values, resampled), ("none", *calibrators, "oracle")):
+        numbers["ood", key] = mean_over_sets([numbers[name, key] for name in params.ood])
+
+    table = table_with_intervals(values, resampled, params.bootstrap.level)
+    table.insert(0, "run", run)
+    table.insert(1, "seed", seed)
+    of_table1 = table["calibration"].isin(PLAIN) & (table["metric"] != "ece_difference")
+    uncalibrated_validation = (table["dataset"] == VALIDATION) & (table["calibration"] == "none")
+    write_table(folder / "metrics.csv", table[of_table1])
+    write_table(folder / "posthoc.csv", table[~uncalibrated_validation])
     write_replicates(folder / "replicates.npz", values, resampled, params)
     curve = pd.DataFrame({"temperature": chosen.temperatures, "ece": chosen.values})
-    write_text(folder / "temperature_curve.csv", curve.to_csv(index=False, float_format="%.6f"))
+    write_table(folder / "temperature_curve.csv", curve)
     content = {
         "run": run,
         "seed": seed,
         "temperature": chosen.temperature,
         "at_bound": chosen.at_bound,
-        "criterion": chosen.criterion,
+        "criterion": "ece",
         "n_bins": params.n_bins,
         "ece_before": chosen.value_before,
         "ece_after": chosen.value_after,
         "selected_on": {
-            "dataset": chosen.selected_on,
+            "dataset": validation.dataset,
             "fingerprint": validation.fingerprint,
-            "n": chosen.n,
+            "n": len(validation.labels),
         },
         "fingerprints": fingerprints,
     }
     write_json(folder / "temperature.json", content)
-    write_json(layout.summary(run, seed), summarise(metrics))
+    summary = {
+        column: round(float(values[name, key][metric]), 6)
+        for column, (name, key, metric) in TABLE1_COLUMNS.items()
+    }
+    write_json(layout.summary(run, seed), summary)
 
 
-def choose_temperature(validation: Predictions, params: EvaluationParams) -> TemperatureChoice:
-    """The temperature with the least ECE on the ID validation set."""
-    grid = params.temperature
-    return select_temperature(
-        validation.logits,
-        validation.labels,
-        criterion="ece",
-        low=grid.low,
-        high=grid.high,
-        step=grid.step,
-        n_bins=params.n_bins,
-        selected_on=validation.dataset,
-    )
-
-
-def metrics_table(
-    values: Numbers, resampled: Numbers, temperature: float, params: EvaluationParams
-) -> pd.DataFrame:
-    """Every set without and with the temperature; only the temperature on the validation set."""
-    kept, again = (
-        {place: one for place, one in numbers.items() if place[1] in PLAIN}
-        for numbers in (values, resampled)
-    )
-    for numbers in (kept, again):
-        add_means(numbers, PLAIN, params)
-    chosen = {(VALIDATION, "temperature"): {"temperature": temperature}}
-    return table_with_intervals(chosen | kept, again, params.bootstrap.level)
-
-
-def posthoc_table(
+def add_numbers(
     values: Numbers,
     resampled: Numbers,
-    temperatures: Mapping[tuple[str, str], float],
+    predictions: Predictions,
+    calibrators: dict[str, Calibrator],
     params: EvaluationParams,
-) -> pd.DataFrame:
-    """Every reported set after each calibrator, and how each changes the ECE."""
-    kept, again = (
-        {
-            (name, key): one | {"ece_difference": one["ece"] - numbers[name, "none"]["ece"]}
-            for (name, key), one in numbers.items()
-            if name != VALIDATION
-        }
-        for numbers in (values, resampled)
-    )
-    chosen: Numbers = {}
-    for place, temperature in temperatures.items():
-        (kept if place in kept else chosen).setdefault(place, {})["temperature"] = temperature
-    for numbers in (kept, again):
-        add_means(numbers, list(dict.fromkeys(key for _, key in kept)), params)
-    return table_with_intervals(chosen | kept, again, params.bootstrap.level)
+) -> None:
+    """Add the metrics of one set, and their replicates, without and with each calibrator."""
+    calibrated = {"none": predictions.calibrated()}
+    calibrated |= {key: one.apply(predictions) for key, one in calibrators.items()}
+    bootstrap, place = params.bootstrap, predictions.dataset
+    again = replicates(predictions, calibrated, params.n_bins, bootstrap.resamples, bootstrap.seed)
+    for key, one in calibrated.items():
+        values[place, key] = measure(one, predictions, params)
+        resampled[place, key] = again[key]
+        for numbers in (values, resampled):
+            change = numbers[place, key]["ece"] - numbers[place, "none"]["ece"]
+            numbers[place, key]["ece_difference"] = change
 
 
-def add_means(numbers: Numbers, calibrations: Sequence[str], params: EvaluationParams) -> None:
-    """Add the unweighted means over the shifted sets."""
-    for key in calibrations:
-        numbers["ood", key] = mean_over_sets([numbers[name, key] for name in params.ood])
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV file with six decimals."""
+    write_text(path, table.to_csv(index=False, float_format="%.6f"))
 
 
 def write_replicates(
@@ -184,9 +151,3 @@ def write_replicates(
         arrays[f"{place}|value"] = np.array(values[name, key][metric])
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-
-
-def summarise(metrics: pd.DataFrame) -> dict[str, float]:
-    """The numbers of Table 1 of one row."""
-    values = metrics.set_index(["dataset", "calibration", "metric"])["value"]
-    return {column: round(float(values[place]), 6) for column, place in TABLE1_COLUMNS.items()}

@@ -43,8 +43,8 @@ def search(layout: Layout) -> pd.DataFrame:
             label=label,
         )
         logits = predict_logits(classifier, validation, scale.hardware.one_device())
-        space, n_bins = validation.label_space, scale.evaluation.n_bins
-        stats = BinStats.from_logits(logits, validation.labels, n_bins, label_space=space)
+        logits = validation.label_space.project(logits)
+        stats = BinStats.from_logits(logits, validation.labels, scale.evaluation.n_bins)
         return {"accuracy": stats.mean_accuracy(), "ece": stats.ece()}
 
     def try_values(run: RunParams, name: str, key: str, values: list[float]) -> pd.DataFrame:

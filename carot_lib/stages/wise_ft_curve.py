@@ -57,10 +57,9 @@ def evaluate_classifiers(
     """
     stats, start = [BinStats.empty(n_bins) for _ in classifiers], 0
     for batch in predict_batches(classifiers, dataset, device, f"evaluating on {dataset.name}"):
-        labels, space = dataset.labels[start : start + len(batch[0])], dataset.label_space
+        labels = dataset.labels[start : start + len(batch[0])]
         start += len(labels)
         for i, logits in enumerate(batch):
-            stats[i] += BinStats.from_logits(
-                logits.astype(float), labels, n_bins, label_space=space
-            )
+            logits = dataset.label_space.project(logits.astype(float))
+            stats[i] += BinStats.from_logits(logits, labels, n_bins)
     return stats

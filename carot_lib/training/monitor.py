@@ -31,7 +31,7 @@ def validate(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         logits = predict_logits(method.classifier(), dataset, device, show_progress=False)
     method.model.train()  # the classifier may be the model itself
-    stats = BinStats.from_logits(logits, dataset.labels, n_bins, label_space=dataset.label_space)
+    stats = BinStats.from_logits(dataset.label_space.project(logits), dataset.labels, n_bins)
     return {"id_val/accuracy": stats.mean_accuracy(), "id_val/ece": stats.ece()}
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from random_logits import sharpened_logits
 from scipy.optimize import approx_fprime
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
-from sklearn.isotonic import IsotonicRegression
 
+from carot_lib.calibration import metrics
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.calibrators import (
     Calibrator,
@@ -25,8 +26,20 @@ from carot_lib.calibration.calibrators import (
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.metrics import nll
 from carot_lib.calibration.predictions import Predictions
+from carot_lib.calibration.reported import CALIBRATIONS, fit_calibrator, measure
+from carot_lib.evaluation import EvaluationParams
 
-GRID = {"low": 0.5, "high": 10.0, "step": 0.25, "n_bins": 10}
+PARAMS = EvaluationParams.model_validate(
+    {
+        "n_bins": 10,
+        "ood": ["v2"],
+        "extra": [],
+        "temperature": {"low": 0.5, "high": 10.0, "step": 0.25},
+        "bootstrap": {"resamples": 10, "level": 0.95, "seed": 0},
+        "batch_mean_size": 2,
+        "equivalence_margin": 0.01,
+    }
+)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -43,36 +56,28 @@ def two_class(confidences: list[float], right: list[int]) -> Predictions:
 
 def sample(n: int = 300, classes: int = 5, seed: int = 0, sharpness: float = 2.0) -> Predictions:
     """An over-confident classifier that also likes some classes too much."""
-    generator = np.random.default_rng(seed)
-    logits = generator.normal(0, 2, size=(n, classes))
-    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
-    return of(sharpness * logits + np.linspace(-1, 1, classes), labels)
+    logits, labels = sharpened_logits(n, classes, seed, sharpness)
+    return of(logits + np.linspace(-1, 1, classes), labels)
 
 
 def all_fitted(predictions: Predictions) -> dict[str, Calibrator]:
-    return {
-        "temperature": Temperature.fit(predictions, criterion="ece", **GRID),
-        "temperature_nll": Temperature.fit(predictions, criterion="nll", **GRID),
-        "vector": VectorScaling.fit(predictions),
-        "histogram": HistogramBinning.fit(predictions, 10),
-        "isotonic": Isotonic.fit(predictions),
-    }
+    return {name: fit_calibrator(name, predictions, PARAMS) for name in CALIBRATIONS}
 
 
 # By hand
 
 
-@pytest.mark.parametrize("criterion", ["ece", "nll"])
-def test_a_temperature_moves_the_confidence_to_the_accuracy(criterion: str):
+@pytest.mark.parametrize("name", ["temperature", "temperature_nll"])
+def test_a_temperature_moves_the_confidence_to_the_accuracy(name: str):
     # .9 for all, three of four right; at temperature 2: 1 / (1 + sqrt(1 / 9)) = .75
-    calibrator = Temperature.fit(two_class([0.9] * 4, [1, 1, 1, 0]), criterion=criterion, **GRID)
+    calibrator = fit_calibrator(name, two_class([0.9] * 4, [1, 1, 1, 0]), PARAMS)
     assert calibrator.temperature == pytest.approx(2)
     calibrated = calibrator.apply(two_class([0.9, 0.5], [0, 1]))
     assert calibrated.confidences == pytest.approx([0.75, 0.5])
     assert calibrated.correct.tolist() == [False, True]
 
 
-def test_bins_of_equal_mass_give_their_accuracy():
+def test_bins_of_equal_mass_give_their_accuracy_and_equal_confidences_stay_together():
     # (.6 right, .7 wrong): 1/2; (.8 right, .9 right): 1; the edge .7 belongs to the lower bin
     calibrator = HistogramBinning.fit(two_class([0.9, 0.6, 0.8, 0.7], [1, 1, 1, 0]), 2)
     assert calibrator.edges == pytest.approx([0.7])
@@ -81,9 +86,6 @@ def test_bins_of_equal_mass_give_their_accuracy():
     assert calibrated.confidences.tolist() == [0.5, 0.5, 1.0, 1.0]
     assert calibrated.correct.tolist() == [False, True, False, True]
     assert calibrated.logits is None
-
-
-def test_equal_confidences_stay_in_one_bin():
     # two bins of four samples would cut the block of three .6; it goes whole into the lower one
     for right in ([1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]):
         calibrator = HistogramBinning.fit(two_class([0.6, 0.6, 0.6, 0.9], right), 2)
@@ -116,14 +118,6 @@ def test_vector_scaling_comes_before_the_label_space():
     assert calibrated.logits.tolist() == [[1.0, 5.0]]
 
 
-def test_where_logits_say_nothing_vector_scaling_says_the_shares_of_the_classes():
-    # three of four are class 0: its probability becomes 3/4, NLL -.75 log .75 - .25 log .25
-    predictions = of(np.zeros((4, 2)), np.array([0, 0, 0, 1]))
-    calibrated = VectorScaling.fit(predictions).apply(predictions)
-    assert calibrated.confidences == pytest.approx([0.75] * 4, abs=1e-5)
-    assert nll(calibrated.logits, predictions.labels) == pytest.approx(0.5623, abs=5e-5)
-
-
 def test_vector_nll_by_hand():
     # scores (log 3, 0): probabilities 3/4 and 1/4; label 1: NLL log 4. Gradient of the scores
     # (3/4, 1/4 - 1); of the factors times the logits (log 3, 0), of the offsets as it is.
@@ -152,16 +146,6 @@ def test_confidences_stay_between_zero_and_one(seed: int, n: int, classes: int, 
         assert ((confidences >= 0) & (confidences <= 1)).all()
 
 
-@given(SEEDS, st.integers(1, 80), st.integers(1, 30))
-def test_on_its_own_samples_a_histogram_is_calibrated_bin_by_bin(seed: int, n: int, n_bins: int):
-    predictions = sample(n, seed=seed)
-    calibrated = HistogramBinning.fit(predictions, n_bins).apply(predictions)
-    levels = np.unique(calibrated.confidences)
-    assert len(levels) <= n_bins
-    for level in levels:
-        assert calibrated.correct[calibrated.confidences == level].mean() == pytest.approx(level)
-
-
 @given(SEEDS, st.integers(10, 200), st.integers(1, 10))
 def test_bins_hold_equally_many_distinct_samples(seed: int, n: int, n_bins: int):
     predictions = sample(n, seed=seed)
@@ -186,7 +170,7 @@ def test_vector_scaling_fits_at_least_as_well_as_a_temperature(
 ):
     predictions = sample(n, classes, seed, sharpness)
     scaled = VectorScaling.fit(predictions).apply(predictions).logits
-    cooled = Temperature.fit(predictions, criterion="nll", **GRID).apply(predictions).logits
+    cooled = fit_calibrator("temperature_nll", predictions, PARAMS).apply(predictions).logits
     assert nll(scaled, predictions.labels) <= nll(cooled, predictions.labels) + 1e-6
 
 
@@ -235,7 +219,7 @@ def test_temperature_by_nll_agrees_with_scikit_learn(seed: int):
     predictions, others = sample(seed=seed), sample(seed=seed + 10)
     theirs = CalibratedClassifierCV(FrozenEstimator(Given()), method="temperature")
     theirs.fit(predictions.logits, predictions.labels)
-    ours = Temperature.fit(predictions, criterion="nll", **GRID).apply(others)
+    ours = fit_calibrator("temperature_nll", predictions, PARAMS).apply(others)
     expected = theirs.predict_proba(others.logits).max(axis=1)
     np.testing.assert_allclose(ours.confidences, expected, atol=1e-4)
 
@@ -261,20 +245,6 @@ def test_histogram_agrees_with_netcal(netcal_binning, seed: int):
         expected = theirs.transform(others.confidences()[0])
     ours = HistogramBinning.fit(predictions, 10).apply(others)
     np.testing.assert_allclose(ours.confidences, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_isotonic_agrees_with_netcal_and_scikit_learn(netcal_binning, seed: int):
-    predictions, others = sample(500, seed=seed), sample(500, seed=seed + 10)
-    confidences, correct = predictions.confidences()
-    ours = Isotonic.fit(predictions).apply(others).confidences
-    theirs = IsotonicRegression(out_of_bounds="clip").fit(confidences, correct)
-    np.testing.assert_allclose(ours, theirs.predict(others.confidences()[0]), atol=1e-12)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # netcal's own
-        netcals = netcal_binning.IsotonicRegression().fit(confidences, correct.astype(int))
-        expected = netcals.transform(others.confidences()[0])
-    np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
 @given(SEEDS, st.integers(1, 20), st.integers(1, 4))
@@ -316,6 +286,47 @@ def test_the_optimum_of_vector_scaling_agrees_with_torch(seed: int):
         bias.copy_(torch.tensor(ours.bias))
     loss()
     assert max(scale.grad.abs().max(), bias.grad.abs().max()) < 1e-6
+
+
+# By name
+
+
+def test_each_name_is_the_metric_of_that_name_by_hand():
+    four = two_class([0.6, 0.8, 0.7, 0.9], [1, 1, 0, 1])
+    values = measure(four.calibrated(), four, PARAMS)
+    expected = {
+        "accuracy": 0.75,
+        "ece": (0.4 + 0.2 + 0.7 + 0.1) / 4,  # right but for the third
+        "ece_debiased": 0.0,  # no bin has two samples
+        # sqrt(2 / pi) of the deviations sqrt(.24), sqrt(.16), sqrt(.21), sqrt(.09)
+        "ece_noise_floor": (2 / np.pi) ** 0.5 * np.sqrt([0.24, 0.16, 0.21, 0.09]).mean(),
+        "mce": 0.7,
+        "signed_gap": 0.0,
+        "mean_confidence": 0.75,
+        # in the order of classes the batches are (.6, .8), both right, and (.9, right; .7, wrong)
+        "ece_batch_mean": ((0.4 + 0.2) / 2 + (0.1 + 0.7) / 2) / 2,
+        "nll": -np.log([0.6, 0.8, 0.3, 0.9]).mean(),
+        "brier": 2 * (0.4**2 + 0.2**2 + 0.7**2 + 0.1**2) / 4,  # twice what the label lacks, squared
+        "aurc": (0 + 0 + 1 / 3 + 1 / 4)
+        / 4,  # most sure first: 0 of 1 wrong, 0 of 2, 1 of 3, 1 of 4
+    }
+    assert 0 < values.pop("ece_p_value") <= 1
+    assert values == pytest.approx(expected, abs=1e-9)
+    alone = measure(HistogramBinning.fit(four, 2).apply(four), four, PARAMS)
+    assert set(values) - set(alone) == {"ece_batch_mean", "nll", "brier", "aurc"}
+
+
+def test_every_calibration_is_the_calibrator_of_its_name():
+    predictions = sample(200, seed=2)
+    fitted = all_fitted(predictions)
+    kinds = [Temperature, Temperature, VectorScaling, HistogramBinning, Isotonic]
+    assert [type(one) for one in fitted.values()] == kinds
+    for name, metric in (("temperature", "ece"), ("temperature_nll", "nll")):
+        logits, labels = predictions.logits, predictions.labels
+        values = {t: getattr(metrics, metric)(logits / t, labels) for t in np.arange(2, 41) / 4}
+        assert fitted[name].temperature == pytest.approx(min(values, key=values.get), abs=0.25)
+    with pytest.raises(ValueError, match="no calibration 'platt'; there are: temperature, "):
+        fit_calibrator("platt", predictions, PARAMS)
 
 
 # Bad input
@@ -383,9 +394,3 @@ def test_vector_scaling_is_not_fitted_on_some_of_the_classes():
 def test_vector_scaling_refuses_another_classifier():
     with pytest.raises(ValueError, match="on id_val have 5 classes, not 3"):
         VectorScaling(np.ones(3), np.zeros(3)).apply(sample())
-
-
-@pytest.mark.parametrize("n_bins", [0, -2])
-def test_a_histogram_without_bins_is_refused(n_bins: int):
-    with pytest.raises(ValueError, match="n_bins must be an integer in"):
-        HistogramBinning.fit(sample(), n_bins)

@@ -19,10 +19,9 @@ import pytest
 import torch
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.calibration.label_space import LabelSpace
-from carot_lib.calibration.metrics import accuracy, aurc, brier, ece, ece_batch_mean, nll
+from carot_lib.calibration.metrics import aurc, brier, ece, ece_batch_mean, nll
 from carot_lib.calibration.scores import top_confidences
-from carot_lib.calibration.temperature import select_temperature
+from carot_lib.calibration.temperature import select_temperature, temperature_of_least_nll
 
 CALLS = 150  # of each target
 
@@ -43,11 +42,12 @@ def temperature(logits: Any, labels: Any, **options: Any) -> tuple[float, ...]:
 
 
 RANGES = {
-    **dict.fromkeys((accuracy, ece, ece_batch_mean, aurc, p_value, consistency), (0, 1)),
+    **dict.fromkeys((ece, ece_batch_mean, aurc, p_value, consistency), (0, 1)),
     top_confidences: (0, 1),
     nll: (0, np.inf),
     brier: (0, 2),
     temperature: (0, np.inf),
+    temperature_of_least_nll: (0, np.inf),
     BinStats.from_logits: (0, np.inf),
     BinStats.from_confidences: (0, np.inf),
 }
@@ -55,9 +55,9 @@ LOGITS_AND_LABELS = ("logits", "labels")
 OPTIONS = {
     p_value: ("confidences", "correct", "seed", "resamples"),
     consistency: ("confidences", "correct", "level"),
-    temperature: (*LOGITS_AND_LABELS, "criterion", "low", "high", "step", "n_bins"),
+    temperature: (*LOGITS_AND_LABELS, "low", "high", "step", "n_bins"),
 }
-OPTIONAL = ("n_bins", "seed", "resamples", "level", "criterion", "batch_size", "temperature")
+OPTIONAL = ("n_bins", "seed", "resamples", "level", "batch_size", "temperature")
 ARRAYS = ("logits", "labels", "confidences", "correct")
 
 
@@ -70,20 +70,17 @@ def valid_arguments(rng: np.random.Generator) -> dict[str, Any]:
     if rng.random() < 0.3:
         logits = np.round(logits)  # ties
     confidences = rng.choice([rng.random(n), rng.integers(0, 11, n) / 10]).astype(dtype)
-    space = rng.choice([None, LabelSpace.identity(k), LabelSpace(k, (tuple(range(k)),))])
     return {
         "logits": logits,
-        "labels": rng.integers(0, k if space is None else len(space.columns), n),
+        "labels": rng.integers(0, k, n),
         "confidences": confidences,
         "correct": rng.random(n) < confidences,
-        "label_space": space,
         "n_bins": int(rng.choice([1, 2, 10, 15, 1000])),
         "batch_size": int(rng.integers(1, 20)),
         "temperature": float(rng.choice([1.0, 0.01, 1.7, 100.0])),
         "level": 0.95,
         "seed": int(rng.integers(0, 100)),
         "resamples": int(rng.integers(1, 50)),
-        "criterion": rng.choice(["ece", "nll"]).item(),
         "low": 0.5,
         "high": 3.0,
         "step": 0.5,
@@ -157,8 +154,6 @@ def call(target: Callable, seed: int) -> str:
     """One call; returns whether it gave an "answer" or an "error"."""
     rng = np.random.default_rng([seed, *target.__name__.encode()])
     plain = valid_arguments(rng)
-    if target is temperature:  # it takes no label space
-        plain["labels"] %= plain["logits"].shape[1]
     names = OPTIONS.get(target, tuple(inspect.signature(target).parameters))
     names = [n for n in names if n not in OPTIONAL or rng.random() < 0.6]
     plain = {n: plain[n] for n in names}
@@ -166,8 +161,7 @@ def call(target: Callable, seed: int) -> str:
     for n in set(names) & set(ARRAYS):
         arguments[n] = FORMS[rng.integers(len(FORMS))](plain[n])
     if spoilt := rng.random() < 0.7:
-        candidates = [n for n in names if n not in ("label_space", "criterion")]
-        for n in rng.choice(candidates, min(len(candidates), int(rng.integers(1, 3))), False):
+        for n in rng.choice(names, min(len(names), int(rng.integers(1, 3))), False):
             damage = n in ARRAYS and rng.random() < 0.5
             arguments[n] = damaged(plain[n], rng) if damage else JUNK[rng.integers(len(JUNK))]
     before = {n: bits(value) for n, value in arguments.items()}
