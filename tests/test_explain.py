@@ -167,16 +167,12 @@ def test_a_number_of_table_1_is_explained_down_to_the_files(world: Layout):
     found = explained(world, "table1.csv", "ft", "id_ece")
     printed = pd.read_csv(world.tables / "table1.csv").set_index("run").loc["ft", "id_ece"]
     assert found["value"] == printed == pytest.approx(found["recomputed"], abs=2e-6)
-    assert [one["value"] for one in found["seeds"]] == pytest.approx(
-        [one["recomputed"] for one in found["predictions"]], abs=2e-6
-    )
-    assert [one["seed"] for one in found["seeds"]] == SEEDS
-    assert all(one["low"] < one["high"] for one in found["seeds"])
-    for seed, one in zip(SEEDS, found["predictions"], strict=True):
+    for seed, one in zip(SEEDS, found["numbers"], strict=True):
         assert (one["run"], one["seed"], one["dataset"]) == ("ft", seed, "id_test")
+        assert one["low"] < one["value"] < one["high"]
+        assert one["value"] == pytest.approx(one["recomputed"], abs=2e-6)
         assert one["images"] == 60
         assert one["fingerprint"] == read_set(world.data, "id_test").fingerprint
-    assert found["calibrations"] == []
     assert found["parameters"]["miniature.training"] == {"epochs": 10}
     assert "miniature.training.epochs" not in found["parameters"]
     assert [stage["stage"] for stage in found["stages"]] == [
@@ -192,15 +188,15 @@ def test_a_number_of_table_1_is_explained_down_to_the_files(world: Layout):
 
 def test_a_mean_over_shifts_names_every_set_and_the_temperature_of_each_seed(world: Layout):
     found = explained(world, "table1.csv", "zs", "ood_ece_ts")
-    assert [one["dataset"] for one in found["predictions"]] == SHIFTS * 2
+    numbers = pd.DataFrame(found["numbers"])
+    assert numbers["recomputed"].tolist() == pytest.approx(numbers["value"].tolist(), abs=2e-6)
+    assert numbers["dataset"].tolist() == ["ood", *SHIFTS] * 2 + ["id_val"] * 2
     # the mean over seeds of means over sets: all have the same weight
-    assert found["value"] == pytest.approx(
-        np.mean([one["value"] for one in found["predictions"]]), abs=2e-6
-    )
-    assert len(found["calibrations"]) == len(SEEDS)
-    for seed, one in zip(SEEDS, found["calibrations"], strict=True):
+    of_sets = numbers["value"][numbers["dataset"].isin(SHIFTS)]
+    assert found["value"] == pytest.approx(of_sets.mean(), abs=2e-6)
+    for seed, one in zip(SEEDS, found["numbers"][-2:], strict=True):
         chosen = json.loads((world.evaluation("zs", seed) / "temperature.json").read_text())
-        assert one["temperature"] == chosen["temperature"]
+        assert (one["seed"], one["value"]) == (seed, chosen["temperature"])
         assert one["dataset"] == chosen["selected_on"]["dataset"] == "id_val"
         assert one["fingerprint"] == chosen["selected_on"]["fingerprint"]
     assert checks(found) == [True] * 5
@@ -210,11 +206,19 @@ def test_a_mean_over_shifts_names_every_set_and_the_temperature_of_each_seed(wor
 def test_a_part_of_a_claim_names_both_of_its_runs(world: Layout, part: str):
     found = explained(world, "replication.csv", CLAIM[0], part)
     assert found["interval"] == (-0.5, 0.5)
-    pairs = {(one["run"], one["seed"]) for one in found["predictions"]}
+    pairs = {(one["run"], one["seed"]) for one in found["numbers"]}
     assert pairs == {(run, seed) for run in RUNS for seed in SEEDS}
     assert found["recomputed"] == pytest.approx(found["value"], abs=2e-6)
     names = {stage["stage"] for stage in found["stages"]}
     assert {"fine_tune@miniature-zs-0", "fine_tune@miniature-ft-1"} <= names
+
+
+def test_a_calibration_without_a_temperature_has_its_images_checked(world: Layout):
+    found = explained(world, "posthoc.csv", "zs", "0", "id_test", "vector", "ece_difference")
+    first, last = found["numbers"]
+    assert found["recomputed"] == pytest.approx(first["value"], abs=2e-6)
+    assert (last["dataset"], last["value"], last["recomputed"]) == ("id_val", None, None)
+    assert last["fingerprint"] == read_set(world.data, "id_val").fingerprint
 
 
 def test_every_number_of_a_run_comes_out_again(world: Layout):
@@ -272,15 +276,20 @@ def test_on_a_fresh_clone_all_is_explained_but_what_needs_the_predictions(
         shutil.rmtree(copy.root / folder)
     found, full = (explained(layout, "table1.csv", "ft", "ood_ece_ts") for layout in (copy, world))
     assert found["recomputed"] is None
-    for one, other in zip(found["predictions"], full["predictions"], strict=True):
-        assert one == other | {"recomputed": None}
-    assert found["calibrations"] == full["calibrations"]
+    made = {"recomputed": None, "images": None, "fingerprint": None}
+    assert found["numbers"] == [one | made for one in full["numbers"]]
+    assert found["record"]["sets"]["v2"] == {
+        "images": 60,
+        "classes": 5,
+        "fingerprint": full["numbers"][1]["fingerprint"],
+    }
     assert found["parameters"] == full["parameters"]
     assert [s["command"] for s in found["stages"]] == [s["command"] for s in full["stages"]]
-    assert checks(found) == [None, True, True, True, None]
-    first, *_, last = (check["what"] for check in found["checks"])
+    assert checks(found) == [None, None, True, True, None]
+    first, images, *_, last = (check["what"] for check in found["checks"])
     assert first.startswith("not computed again: ")
     assert first.endswith("predictions/miniature/ft/seed0/v2.npz is missing: run stage `predict`")
+    assert images == "images: no predictions"
     assert last.startswith("not on disk: data/prepared/miniature")
     assert "predictions/miniature/ft/seed0" in last
 
@@ -323,15 +332,12 @@ def test_without_a_record_the_rest_is_explained(copy: Layout):
     copy.provenance.unlink()
     found = explained(copy, "table1.csv", "ft", "id_ece")
     assert checks(found) == [True, None, True]
-    assert "none: run stage `provenance`" in as_text(found)
+    assert "Record of the run: none; run stage `provenance`" in as_text(found)
 
 
 def test_without_a_lock_file_it_says_what_to_run(copy: Layout):
     lock = copy.root / "dvc.lock"
     lock.unlink()
-    with pytest.raises(FileNotFoundError, match=r"dvc.lock is missing: run `make repro` first"):
-        explain(copy.tables / "table1.csv", ["ft", "id_ece"])
-    write_text(lock, "schema: '2.0'\nstages: {}\n")
     with pytest.raises(ValueError, match=r"dvc\.lock knows no evaluations/miniature/ft/seed0: run"):
         explain(copy.tables / "table1.csv", ["ft", "id_ece"])
     write_text(lock, "<<<<<<< ours\n")
@@ -349,9 +355,9 @@ def test_a_path_from_the_working_directory_is_enough(world: Layout):
     with chdir(world.tables.parent):
         explanation = explain(Path("tables/table1.csv"), ["ft", "temperature"])
     text = as_text(explanation)
-    assert text.startswith("temperature of FT = ")
+    assert text.startswith("temperature on id_val, calibration temperature: FT = ")
     assert "results/miniature/tables/table1.csv: run ft, column temperature" in text
-    for title in ("Value", "Predictions", "Calibration", "Parameters", "Stages", "Record"):
+    for title in ("Numbers", "Parameters", "Stages", "Record", "Checks"):
         assert f"\n{title}" in text
     assert str(world.root) not in text
     assert checks(explanation) == [True] * 5

@@ -23,6 +23,7 @@ from dvc.dvcfile import load_file
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.index import Index
+from dvc.stage import PipelineStage
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carot_lib.evaluation import load_evaluation, load_rows
@@ -30,6 +31,7 @@ from carot_lib.files import write_text
 from carot_lib.layout import Layout
 
 SOURCES = ("carot_lib", "notebooks", "data", "params.yaml", "dvc.yaml", "requirements.txt")
+NO_GIT = {"core": {"no_scm": True}}  # also works in a copy that git does not know
 
 
 class SetRecord(BaseModel):
@@ -105,16 +107,16 @@ def files_of_stages(layout: Layout) -> dict[str, FileRecord]:
     """
     files, record = {}, layout.provenance.relative_to(layout.root).as_posix()
     with pipeline(layout) as index:
-        for stage in index.stages:
-            if record in (entry.def_path for entry in [*stage.deps, *stage.outs]):
-                continue
-            for out in stage.outs:
-                path = layout.root / out.def_path
-                if out.hash_info and layout.results in path.parents:
-                    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-                        if file.is_file():
-                            name = file.relative_to(layout.results).as_posix()
-                            files[name] = FileRecord(sha256=file_hash(file), stage=stage.name)
+        for out in index.outs:
+            folder = layout.root / out.def_path
+            shows_record = record in (entry.def_path for entry in [*out.stage.deps, out])
+            if out.hash_info and folder.is_relative_to(layout.results) and not shows_record:
+                for file in [folder, *sorted(folder.rglob("*"))]:
+                    if file.is_file():
+                        name = file.relative_to(layout.results).as_posix()
+                        files[name] = FileRecord(sha256=file_hash(file), stage=out.stage.name)
+    if not files:
+        raise FileNotFoundError(f"dvc.lock knows no file of {layout.results}: run `make repro`")
     return files
 
 
@@ -138,22 +140,31 @@ def read_provenance(layout: Layout) -> Provenance:
 def pipeline(layout: Layout) -> Iterator[Index]:
     """The stages of a profile as DVC knows them: from dvc.yaml, with what dvc.lock says about them.
 
-    While the pipeline runs, DVC writes each stage to dvc.lock when it is done: a stage sees all
-    that ran before it.
+    It takes none of DVC's locks, so it also works beside a running pipeline: DVC writes each stage
+    to dvc.lock when it is done, and a stage sees all that ran before it.
 
     Raises:
-        FileNotFoundError: nothing was run yet.
         ValueError: DVC cannot read the pipeline, as after a merge with conflicts.
     """
-    if not (layout.root / "dvc.lock").exists():
-        raise FileNotFoundError(f"{layout.root / 'dvc.lock'} is missing: run `make repro` first")
     try:
-        with Repo(str(layout.root)) as repo:
+        with Repo(str(layout.root), config=NO_GIT) as repo:
             file = load_file(repo, str(layout.root / "dvc.yaml"))
             file.resolver.context["profile"] = layout.profile  # whatever params.yaml chooses now
             yield Index(repo, stages=list(file.stages.values()))
     except DvcException as error:
         raise ValueError(f"{layout.root}: DVC cannot read the pipeline: {error}") from error
+
+
+def changes(stage: PipelineStage) -> dict[str, str]:
+    """What differs from the last run of a stage, and how, by path or parameter.
+
+    Missing files are left out: the stage that makes them knows why.
+    """
+    found = {f"command of {stage.name}": "modified"} if stage.changed_stage() else {}
+    for entry in [*stage.deps, *stage.outs]:
+        for how in entry.workspace_status().values() if entry.exists else ():
+            found |= how if isinstance(how, dict) else {entry.def_path: how}
+    return found
 
 
 def params_hash(layout: Layout) -> str:

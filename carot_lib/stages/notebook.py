@@ -76,21 +76,15 @@ def reproducible(notebook: NotebookNode) -> NotebookNode:
         if "injected-parameters" in tags:
             cell.id = "injected-parameters"
             tags.append("remove-cell")  # the title page names the profile
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and _is_still(o)]
-            for output in cell.outputs:
-                _name_tables(output.get("data", {}), cell.id)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in list(cell.outputs):
+            data = output.get("data", {})
+            if data.pop(WIDGET, None) and set(data) == {"text/plain"}:
+                cell.outputs.remove(output)
+            # pandas gives a styled table a random id, and says its address
+            if "pandas.io.formats.style.Styler" in data.get("text/plain", ""):
+                data["text/plain"] = "a table"
+                data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{cell.id}", data["text/html"])
     return clean
-
-
-def _is_still(output: NotebookNode) -> bool:
-    """Whether something is left of an output without its widget, which is removed."""
-    data = output.get("data", {})
-    return data.pop(WIDGET, None) is None or set(data) > {"text/plain"}
-
-
-def _name_tables(data: dict, name: str) -> None:
-    """Name a styled table after its cell: pandas gives a random id, and an address as text."""
-    if "pandas.io.formats.style.Styler" in data.get("text/plain", ""):
-        data["text/plain"] = "a table"
-        data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{name}", data["text/html"])

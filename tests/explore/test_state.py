@@ -108,7 +108,7 @@ def test_changed_code_and_a_changed_command_are_changes(layout: Layout):
     text = (layout.root / "dvc.yaml").read_text()
     (layout.root / "dvc.yaml").write_text(text.replace("echo other", "echo another"))
     table = state(layout)
-    because = ["code.py: modified", "code.py: modified", "its command: modified"]
+    because = ["code.py: modified", "code.py: modified", "command of other@tiny: modified"]
     assert list(table["because"]) == because
 
 
