@@ -1,17 +1,15 @@
 """What made the results: a record beside them, and the stages with their last run.
 
-The record, results/<profile>/provenance.json, is written once every table and figure exists, and is
-committed with them. So it cannot name the commit that holds it. It names the last commit that
-changed anything the results are computed from (SOURCES). A commit of results changes none of these,
-so the record says the same before and after it, and whoever checks out either computes from the
-same files. A clone that computes the same results keeps the record of the first run; day and
-machine are the only parts that another run may change.
+The record, results/<profile>/provenance.json, is committed with the results, so it cannot name the
+commit that holds it. It names the last commit that changed anything the results are computed from
+(SOURCES): whoever checks out that commit or one of results after it computes from the same files.
 """
 
 import datetime
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +33,7 @@ NO_GIT = {"core": {"no_scm": True}}  # also works in a copy that git does not kn
 
 
 class SetRecord(BaseModel):
-    """One set of images: their number, the number of its classes, and their fingerprint."""
+    """One set of images."""
 
     images: int
     classes: int
@@ -43,7 +41,7 @@ class SetRecord(BaseModel):
 
 
 class FileRecord(BaseModel):
-    """One result: its SHA-256, and the stage that wrote it."""
+    """One result and the stage that wrote it."""
 
     sha256: str
     stage: str
@@ -216,15 +214,13 @@ def machine() -> str:
 
     from carot_lib.data.datasets import usable_cores
 
-    processor = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):  # only Linux has this file, and only x86 the line
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(x for x in lines if x.startswith("model name")).split(": ")[1].strip()
-    cores = usable_cores()
-    devices = range(torch.cuda.device_count())
-    gpus = [torch.cuda.get_device_name(device) for device in devices] or ["no GPU"]
-    system = f"{platform.system()} {platform.machine()}"
-    return ", ".join([system, processor, f"{cores} core{'s' if cores > 1 else ''}", *gpus])
+    system, processor = f"{platform.system()} {platform.machine()}", platform.processor()
+    with suppress(OSError, TypeError):  # only Linux has this file, and only x86 the line
+        info = Path("/proc/cpuinfo").read_text()
+        processor = re.search(r"^model name\s*: (.*\S)", info, re.MULTILINE)[1]
+    cores = f"{usable_cores()} core{'s' if usable_cores() > 1 else ''}"
+    gpus = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
+    return ", ".join([system, processor or platform.machine(), cores, *(gpus or ["no GPU"])])
 
 
 def library_versions() -> dict[str, str]:

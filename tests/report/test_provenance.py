@@ -6,15 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from contextlib import chdir
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from dvc.repo import Repo
-from dvc.stage.serialize import to_lockfile
+from locked_pipeline import write_pipeline
+from shrunken_project import change
 
 from carot_lib.data.datasets import read_set, write_set
 from carot_lib.files import write_json, write_text
@@ -72,26 +71,9 @@ def layout(tmp_path: Path) -> Layout:
     for name in (*WRITTEN, "b.png", "appendix.pdf", "by_hand.csv"):
         write_text(layout.results / name, f"{name}\n")
     write_text(layout.provenance, "")
-    write_text(tmp_path / "dvc.yaml", PIPELINE)
-    write_text(tmp_path / ".dvc" / "config", "[core]\n    no_scm = true\n    analytics = false\n")
-    locked = {}
-    with chdir(tmp_path), Repo() as repo, repo.lock:
-        for stage in repo.stage.load_all("dvc.yaml"):
-            if stage.name != "notebook@miniature-b":
-                stage.save(run_cache=False)
-                locked |= to_lockfile(stage)
-    write_json(tmp_path / "dvc.lock", {"schema": "2.0", "stages": locked})
+    write_pipeline(tmp_path, PIPELINE, not_run="notebook@miniature-b")
     layout.provenance.unlink()
     return layout
-
-
-def change(layout: Layout, *keys: str, value: object) -> None:
-    tree = yaml.safe_load(layout.params.read_text())
-    node = tree
-    for key in keys[:-1]:
-        node = node[key]
-    node[keys[-1]] = value
-    write_text(layout.params, yaml.safe_dump(tree))
 
 
 # The record
@@ -208,16 +190,16 @@ def test_the_hash_changes_with_what_the_results_depend_on(
     layout: Layout, keys: tuple[str, ...], value: object, matters: bool
 ):
     before = params_hash(layout)
-    change(layout, *keys, value=value)
+    change(layout.root, *keys, value=value)
     assert (params_hash(layout) != before) == matters
 
 
 def test_another_profile_that_starts_from_the_miniatures_model_depends_on_it(layout: Layout):
     folders = Layout(layout.root, "folders")
     for kind, matters in (("open_clip", False), ("miniature", True)):
-        change(layout, "folders", "pretrained", value={"kind": kind})
+        change(layout.root, "folders", "pretrained", value={"kind": kind})
         before = params_hash(folders)
-        change(layout, "miniature", "pretrained", "steps", value=f"more for {kind}")
+        change(layout.root, "miniature", "pretrained", "steps", value=f"more for {kind}")
         assert (params_hash(folders) != before) == matters
 
 
