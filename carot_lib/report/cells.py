@@ -77,8 +77,8 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     Args:
         path: a CSV file of results/<profile>/tables.
         words: values of the columns that name the row (ROW_KEYS), in their order, and for table1
-            and table2 the column; the numbers of the other tables are in column `value`. A part of
-            a claim may also be given by its position, from 1.
+            and table2 the column; the other tables have one. A part of a claim may also be given by
+            its position, from 1.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,16 +99,11 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     if remaining:
         raise ValueError(f"{path}: {remaining[0]!r} is one word too many after {' '.join(keys)}")
     (record,) = table.to_dict("records")
+    row, printed = {key: record[key] for key in keys}, float(record[column])
     low, high = (float(record.get(end, "nan")) for end in ("low", "high"))
-    row = {key: record[key] for key in keys}
-    return Cell(
-        row,
-        column,
-        float(record[column]),
-        None if math.isnan(low) else (low, high),
-        *_source(path.stem, row, column),
-        int(row["seed"]) if "seed" in row else None,
-    )
+    interval = None if math.isnan(low) else (low, high)
+    seed = int(row["seed"]) if "seed" in row else None
+    return Cell(row, column, printed, interval, *_source(path.stem, row, column), seed)
 
 
 def recompute_from_predictions(
@@ -132,9 +127,9 @@ def recompute_from_predictions(
     @cache
     def metrics(key: MetricKey) -> dict[str, float]:
         predictions = load(key)
-        if key.calibration == "none":
-            return measure(predictions.calibrated(), predictions, params)
-        return measure(calibrator(key.fitted).apply(predictions), predictions, params)
+        plain = key.calibration == "none"
+        made = predictions.calibrated() if plain else calibrator(key.fitted).apply(predictions)
+        return measure(made, predictions, params)
 
     def value(key: MetricKey) -> float:
         if key.dataset == "ood":

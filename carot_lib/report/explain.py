@@ -29,7 +29,6 @@ from carot_lib.report.provenance import (
 )
 
 ROUNDING = 2e-6  # numbers in files have six decimals, and means of them are rounded again
-MAX_LISTED = 4  # changed files that are named; more are counted
 MARKS = {True: "ok", False: "NO", None: "--"}
 
 Check = tuple[bool | None, str]  # holds, does not hold, or could not be checked; and in words
@@ -45,11 +44,10 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
         words: row and column, see `carot_lib.report.cells.find_cell`.
 
     Returns:
-        Among others `numbers`, a dict for each number of a run that it is computed from, for each
-        set in a mean over sets, and for each temperature: as it stands in the long table, computed
-        again from the predictions, and of which images. And `checks`, dicts with `ok` (True, False,
-        or None where it could not be checked) and `what`; the first is whether the number of the
-        table comes out again.
+        Among others `numbers`: those of runs that it is computed from, of each set in a mean over
+        sets, and temperatures; as in the long table, computed again from the predictions, and of
+        which images. And `checks`: `ok` (True, False, or None where it could not be checked) and
+        `what`; the first is whether the number of the table comes out again.
 
     Raises:
         FileNotFoundError: the table, or one behind it, is missing.
@@ -163,15 +161,12 @@ def compare_with_last_run(
     stages: Sequence[Stage], changed: Mapping[str, Mapping[str, str]]
 ) -> list[Check]:
     """Whether code, parameters and files are as they were when the stages were run."""
-    names = {name for of_stage in changed.values() for name in of_stage}
-    other = sorted(names, key=lambda name: (name.startswith("carot_lib/"), name))
+    other = dict.fromkeys(name for of_stage in changed.values() for name in of_stage)
     entries = [entry for stage in stages for entry in [*stage.deps, *stage.outs]]
     missing = dict.fromkeys(entry.def_path for entry in entries if not entry.exists)
     checks: list[Check] = []
     if other:
-        more = f" and {len(other) - MAX_LISTED} more" if len(other) > MAX_LISTED else ""
-        listed = ", ".join(other[:MAX_LISTED]) + more
-        checks.append((False, f"changed since the stages were run: {listed}"))
+        checks.append((False, f"changed since the stages were run: {', '.join(other)}"))
     if missing:
         checks.append((None, f"not on disk: {', '.join(missing)}; `make repro` makes them"))
     return checks or [(True, "code, parameters and files of all stages are those of dvc.lock")]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from locked_pipeline import write_pipeline
 from shrunken_project import change
@@ -134,6 +135,7 @@ def test_the_machine_is_described_in_words():
     system, *parts = machine().split(", ")
     assert system.split()[0] in ("Linux", "Darwin", "Windows")
     assert any(part.endswith(("core", "cores")) for part in parts)
+    assert torch.cuda.is_available() or parts[-1] == "no GPU"
 
 
 def test_a_pipeline_that_dvc_cannot_read_is_reported(layout: Layout):
@@ -146,19 +148,15 @@ def test_a_pipeline_that_dvc_cannot_read_is_reported(layout: Layout):
         write_provenance(layout)
 
 
-def paths_of(entries: list) -> list[str]:
-    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
-
-
 def test_the_stage_waits_for_every_result_that_does_not_show_the_record():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     record = "results/${item.profile}/provenance.json"
     waits = stages["provenance"]["deps"]
     for stage in stages.values():
-        outs = [out for part in ("outs", "metrics", "plots") for out in stage.get(part, [])]
-        for out in paths_of(outs):
-            if out.startswith("results/") and out != record and record not in stage["deps"]:
-                assert any(Path(out).is_relative_to(dep) for dep in waits), f"add {out} to deps"
+        for out in [one for part in ("outs", "metrics", "plots") for one in stage.get(part, [])]:
+            path = out if isinstance(out, str) else next(iter(out))
+            if path.startswith("results/") and path != record and record not in stage["deps"]:
+                assert any(Path(path).is_relative_to(dep) for dep in waits), f"add {path} to deps"
 
 
 # The parameters' hash
@@ -266,7 +264,4 @@ def test_without_a_repository_of_its_own_there_is_no_commit(repository: Path, tm
     unpacked = repository / "unpacked"  # inside another project's repository
     write_text(unpacked / "params.yaml", "archive\n")
     assert commit_of(unpacked) == (None, [])
-
-
-def test_the_sources_exist():
     assert all((ROOT / source).exists() for source in SOURCES)
