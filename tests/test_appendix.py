@@ -43,7 +43,6 @@ RECORD = Provenance(
     seeds=[0, 1],
     sets={},
     files={},
-    stages={},
 )
 
 
@@ -158,7 +157,7 @@ def test_every_notebook_has_its_page_but_the_labs_start(site: Path):
     assert "folded_code" in html(site, "01_first")
 
 
-def test_figures_tables_and_equations_are_numbered_by_chapter(site: Path):
+def test_figures_tables_and_equations_have_numbers_by_chapter_and_captions(site: Path):
     numbers = {
         name: re.findall(r'class="caption-number">(.*?) ?<', html(site, name))
         for name in ("01_first", "02_second")
@@ -167,11 +166,9 @@ def test_figures_tables_and_equations_are_numbered_by_chapter(site: Path):
         "01_first": ["Figure 1.1", "Table 1.1"],
         "02_second": ["Table 2.1", "Figure 2.1"],
     }
-    assert 'class="eqno">(1.1)' in html(site, "01_first")
-
-
-def test_the_caption_of_a_table_stands_above_it(site: Path):
     page = html(site, "01_first")
+    assert 'class="eqno">(1.1)' in page
+    # the caption of a table stands above it
     figure = page[page.index('id="tab-table1"') :]
     assert figure.index("<figcaption>") < figure.index("<table")
 
@@ -264,7 +261,7 @@ def test_the_pdf_has_bookmarks_pages_and_a_title(pdf: bytes):
     assert len(reader.pages) == 5
 
 
-def test_the_pdf_has_the_numbers_of_the_site(pdf: bytes):
+def test_the_pdf_has_the_numbers_of_the_site_vector_figures_and_no_folded_code(pdf: bytes):
     text = words(pdf)
     assert "Figure 1.1 A vector figure." in text
     assert "Table 1.1 A table; see Figure 1.1." in text
@@ -272,6 +269,9 @@ def test_the_pdf_has_the_numbers_of_the_site(pdf: bytes):
     assert "Figure 2.1 A figure of pixels." in text
     assert "−0.1234" in text  # a minus where the table has a hyphen
     assert "Changdae Oh" in text
+    assert "drawn as vectors" in text
+    assert "visible_code" in text
+    assert "folded_code" not in text
 
 
 def test_the_links_of_the_pdf_lead_to_pages_of_it(pdf: bytes):
@@ -289,13 +289,6 @@ def test_the_links_of_the_pdf_lead_to_pages_of_it(pdf: bytes):
     assert (0, 4) in targets  # the title page cites the paper
 
 
-def test_the_pdf_is_drawn_in_vectors_and_shows_only_code_that_is_meant_to_be_seen(pdf: bytes):
-    text = words(pdf)
-    assert "drawn as vectors" in text
-    assert "visible_code" in text
-    assert "folded_code" not in text
-
-
 def test_alternative_texts_are_in_the_pdf(pdf: bytes):
     objects = PdfReader(BytesIO(pdf))
     alts = {
@@ -311,27 +304,24 @@ def test_the_same_results_give_the_same_pdf(layout: Layout, pdf: bytes):
     assert (layout.results / "appendix.pdf").read_bytes() == pdf
 
 
-def kept(layout: Layout) -> dict[Path, bytes]:
-    places = [*layout.site.rglob("*"), layout.results / "appendix.pdf"]
-    return {path: path.read_bytes() for path in places if path.is_file()}
-
-
 def test_a_reference_that_leads_nowhere_leaves_the_old_site_and_pdf_alone(
     site: Path, layout: Layout
 ):
-    before = kept(layout)
+    def kept() -> dict[Path, bytes]:
+        places = [*layout.site.rglob("*"), layout.results / "appendix.pdf"]
+        return {path: path.read_bytes() for path in places if path.is_file()}
+
+    before = kept()
     broken = write(layout, "03_third", new_markdown_cell("# Third\n\nSee {numref}`fig-nowhere`."))
     done = build(layout)
     broken.unlink()
     (layout.root / "notebooks" / broken.name).unlink()
     assert done.returncode == 1
     assert "fig-nowhere" in done.stderr
-    assert (
-        done.stderr.splitlines()[-1]
-        == "the appendix was not built: see the messages of Sphinx above"
-    )
+    said = "the appendix was not built: see the messages of Sphinx above"
+    assert done.stderr.splitlines()[-1] == said
     assert "Traceback" not in done.stderr
-    assert kept(layout) == before
+    assert kept() == before
 
 
 def test_a_notebook_that_failed_half_way_is_named(layout: Layout):

@@ -12,6 +12,7 @@ from carot_lib.layout import Layout
 from carot_lib.stages.notebook import reproducible, run_notebook
 
 ROOT = Path(__file__).parents[1]
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TABLE = (
     "import pandas as pd\n"
     "pd.DataFrame({'x': [1.0, 2.0]}).style.highlight_max(props='font-weight: bold')"
@@ -29,11 +30,7 @@ def write(root: Path, name: str, *cells: str, tags: tuple[str, ...] = ("paramete
     )
     rest = [new_code_cell(cell, id=f"{i:02}") for i, cell in enumerate(cells, start=1)]
     notebook = new_notebook(cells=[new_markdown_cell("# A title", id="title"), first, *rest])
-    notebook.metadata["kernelspec"] = {
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-        "name": "python3",
-    }
+    notebook.metadata["kernelspec"] = KERNEL
     path = root / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, path)
@@ -74,7 +71,7 @@ def outputs(path: Path) -> list[list]:
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_the_copy_has_the_profile_and_what_the_cells_said(executed: Path):
+def test_the_copy_has_the_profile_and_what_the_cells_said(project: Path, executed: Path):
     # the cell `parameters`, the injected one, the root, the noise, the table
     *silent, noise, table = outputs(executed)
     assert silent == [[], [], []]
@@ -85,14 +82,9 @@ def test_the_copy_has_the_profile_and_what_the_cells_said(executed: Path):
     assert "font-weight: bold" in table[0].data["text/html"]
     assert table[0].data["text/plain"] == "a table"
     nbformat.validate(nbformat.read(executed, as_version=4))
-
-
-def test_nothing_else_is_left_among_the_results(executed: Path):
+    # nothing else is left among the results, and the source stays without outputs
     assert not list(executed.parent.glob("good.f*"))
     assert not list(executed.parent.glob(".*"))
-
-
-def test_the_source_stays_without_outputs(project: Path, executed: Path):
     assert not any(outputs(project / "notebooks" / "good.ipynb"))
 
 
@@ -122,19 +114,16 @@ def test_a_failure_spares_the_good_copy_and_is_kept_apart_until_all_is_well(
     assert executed.read_bytes() == before  # executed twice, it has the same bytes
 
 
-def test_a_notebook_that_is_not_there_is_named(project: Path):
-    with pytest.raises(ValueError, match=r"notebooks/none\.ipynb: no such notebook"):
-        run_notebook(Layout(project, "miniature"), "none")
-
-
 @pytest.mark.parametrize("tags", [(), ("hide-input",)])
-def test_a_notebook_without_parameters_is_refused(project: Path, tags: tuple[str, ...]):
+def test_no_notebook_or_one_without_parameters_is_refused(project: Path, tags: tuple[str, ...]):
+    layout = Layout(project, "miniature")
+    with pytest.raises(ValueError, match=r"notebooks/none\.ipynb: no such notebook"):
+        run_notebook(layout, "none")
     write(project, "untagged", "print(profile)", tags=tags)
-    with pytest.raises(
-        ValueError, match=r"untagged\.ipynb: no cell tagged `parameters` sets `prof"
-    ):
-        run_notebook(Layout(project, "miniature"), "untagged")
-    assert not (project / "results" / "miniature" / "notebooks" / "untagged").exists()
+    said = r"untagged\.ipynb: no cell tagged `parameters` sets `profile`"
+    with pytest.raises(ValueError, match=said):
+        run_notebook(layout, "untagged")
+    assert not layout.notebook("untagged").parent.exists()
 
 
 def styled(number: str) -> str:
@@ -144,16 +133,11 @@ def styled(number: str) -> str:
 def test_a_copy_loses_what_tells_of_time_and_machine_and_keeps_the_rest():
     code = new_code_cell("x", id="04", execution_count=3, metadata={"tags": ["hide-input"]})
     code.metadata |= {"papermill": {"duration": 1.5}, "execution": {"iopub.execute": "2026"}}
+    address = "<pandas.io.formats.style.Styler at 0x7f00>"
     code.outputs = [
         new_output("stream", name="stderr", text="a warning in /somewhere/x.py"),
         new_output("stream", name="stdout", text="a result"),
-        new_output(
-            "execute_result",
-            {
-                "text/plain": "<pandas.io.formats.style.Styler at 0x7f00>",
-                "text/html": styled("1a2b3"),
-            },
-        ),
+        new_output("execute_result", {"text/plain": address, "text/html": styled("1a2b3")}),
         new_output("display_data", {"text/plain": "T_1a2b3", "image/png": "QUJD"}),
     ]
     injected = new_code_cell("profile = 'x'", metadata={"tags": ["injected-parameters"]}, id="9f8e")
@@ -162,7 +146,7 @@ def test_a_copy_loses_what_tells_of_time_and_machine_and_keeps_the_rest():
         {
             "papermill": {"start_time": "now"},
             "language_info": {"name": "python", "version": "3.11.9"},
-            "kernelspec": {"name": "python3", "display_name": "Python 3"},
+            "kernelspec": KERNEL,
         }
     )
     before = nbformat.writes(notebook)
@@ -170,14 +154,12 @@ def test_a_copy_loses_what_tells_of_time_and_machine_and_keeps_the_rest():
     assert nbformat.writes(notebook) == before  # the original is left as it was
     assert clean.metadata == {
         "language_info": {"name": "python"},
-        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "kernelspec": KERNEL,
     }
     title, first, last = clean.cells
     assert title.source == "# A title"
-    assert (first.id, first.metadata.tags) == (
-        "injected-parameters",
-        ["injected-parameters", "remove-cell"],
-    )
+    assert first.id == "injected-parameters"
+    assert first.metadata.tags == ["injected-parameters", "remove-cell"]
     assert last.metadata == {"tags": ["hide-input"]}
     assert [one.get("name") for one in last.outputs] == ["stdout", None, None]
     assert last.outputs[1].data == {"text/plain": "a table", "text/html": styled("04")}

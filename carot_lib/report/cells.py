@@ -1,5 +1,6 @@
 """One number of a table: found by its row and column, and computed again from saved predictions."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,9 +16,9 @@ from carot_lib.calibration.predictions import Predictions
 from carot_lib.calibration.reported import fit_calibrator, measure
 from carot_lib.evaluation import TABLE1_COLUMNS, VALIDATION, EvaluationParams
 from carot_lib.layout import Layout
-from carot_lib.report.claims import CLAIMS
+from carot_lib.report.claims import CLAIMS, Statistic
 from carot_lib.report.names import RUN_NAMES
-from carot_lib.report.tables import TABLES, TITLES, MetricLookup
+from carot_lib.report.tables import TABLES
 
 
 class MetricKey(NamedTuple):
@@ -30,9 +31,10 @@ class MetricKey(NamedTuple):
     metric: str
 
     @property
-    def fitted_on(self) -> str:
-        """Name of the set on which the calibration is fitted."""
-        return self.dataset if self.calibration == "oracle" else VALIDATION
+    def fitted(self) -> "MetricKey":
+        """Key of the temperature of its calibration, on the set on which that is fitted."""
+        dataset = self.dataset if self.calibration == "oracle" else VALIDATION
+        return self._replace(dataset=dataset, metric="temperature")
 
 
 ROW_KEYS = {  # by table: the columns that name a row
@@ -53,16 +55,14 @@ class Cell:
     printed: float  # the number in the file
     interval: tuple[float, float] | None  # bootstrap interval; None where the table has none
     meaning: str  # description
-    compute: Callable[[MetricLookup], float]  # computes it from the metrics of runs
-    seed: int | None = None  # training seed it belongs to; None for a mean over all
+    compute: Statistic  # computes it from the metrics of runs
+    seed: int | None  # training seed it belongs to; None for a mean over all
 
     def value(self, lookup: Callable[[MetricKey], float], seeds: Sequence[int]) -> float:
         """The number, computed from those of runs, of which means over the seeds are taken."""
-
-        def mean(run: str, *key: str) -> float:
-            return fmean(lookup(MetricKey(run, seed, *key)) for seed in seeds)
-
-        return float(self.compute(mean))
+        return float(
+            self.compute(lambda run, *key: fmean(lookup(MetricKey(run, s, *key)) for s in seeds))
+        )
 
     def keys(self, seeds: Sequence[int]) -> list[MetricKey]:
         """The numbers of runs that it is computed from, in the order of their first use."""
@@ -77,8 +77,8 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     Args:
         path: a CSV file of results/<profile>/tables.
         words: values of the columns that name the row (ROW_KEYS), in their order, and for table1
-            and table2 the column; the numbers of the other tables are in column `value`. A part of
-            a claim may also be given by its position, from 1.
+            and table2 the column; the other tables have one. A part of a claim may also be given by
+            its position, from 1.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -87,23 +87,23 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     if path.stem not in ROW_KEYS or path.suffix != ".csv":
         tables = ", ".join(f"{name}.csv" for name in ROW_KEYS)
         raise ValueError(f"{path}: no table that can be explained; there are: {tables}")
-    keys, wide = ROW_KEYS[path.stem], path.stem in TABLES
-    table, remaining = pd.read_csv(path, dtype=str), list(words)
+    keys, remaining = ROW_KEYS[path.stem], list(words)
+    table = pd.read_csv(path, dtype=str)
     if missing := [key for key in keys if key not in table]:
         raise ValueError(f"{path}: no column {missing[0]!r}: run stage `tables` again")
+    columns = list(table)[len(keys) :] if path.stem in TABLES else ["value"]
     for key in keys:
         known = list(dict.fromkeys(table[key]))
         table = table[table[key] == _next(remaining, known, path, key)]
-    column = _next(remaining, list(table)[len(keys) :], path, "column") if wide else "value"
+    column = _next(remaining, columns, path, "column")
     if remaining:
         raise ValueError(f"{path}: {remaining[0]!r} is one word too many after {' '.join(keys)}")
     (record,) = table.to_dict("records")
-    row = {key: record[key] for key in keys}
-    has_interval = not wide and not pd.isna(record["low"])
-    interval = (float(record["low"]), float(record["high"])) if has_interval else None
-    meaning, compute = _source(path.stem, row, column)
+    row, printed = {key: record[key] for key in keys}, float(record[column])
+    low, high = (float(record.get(end, "nan")) for end in ("low", "high"))
+    interval = None if math.isnan(low) else (low, high)
     seed = int(row["seed"]) if "seed" in row else None
-    return Cell(row, column, float(record[column]), interval, meaning, compute, seed)
+    return Cell(row, column, printed, interval, *_source(path.stem, row, column), seed)
 
 
 def recompute_from_predictions(
@@ -112,33 +112,31 @@ def recompute_from_predictions(
     """A function that computes numbers of metrics.csv and posthoc.csv again, not rounded.
 
     It reads saved predictions alone, remembers what it has fitted and measured, and raises
-    FileNotFoundError, naming the stage to run, where predictions are missing.
+    FileNotFoundError, naming the stage to run, where predictions are missing. The temperature of a
+    calibration that has none is NaN.
     """
 
-    def load(key: MetricKey, dataset: str) -> Predictions:
-        return Predictions.load(layout.predictions(key.run, key.seed, dataset))
+    def load(key: MetricKey) -> Predictions:
+        return Predictions.load(layout.predictions(key.run, key.seed, key.dataset))
 
     @cache
-    def calibrator(key: MetricKey) -> Calibrator:
-        name = "temperature" if key.calibration == "oracle" else key.calibration
-        return fit_calibrator(name, load(key, key.fitted_on), params)
-
-    def fitted(key: MetricKey) -> Calibrator:
-        return calibrator(key._replace(dataset=key.fitted_on, metric=""))
+    def calibrator(fitted: MetricKey) -> Calibrator:
+        name = "temperature" if fitted.calibration == "oracle" else fitted.calibration
+        return fit_calibrator(name, load(fitted), params)
 
     @cache
     def metrics(key: MetricKey) -> dict[str, float]:
-        predictions = load(key, key.dataset)
-        if key.calibration == "none":
-            return measure(predictions.calibrated(), predictions, params)
-        return measure(fitted(key).apply(predictions), predictions, params)
+        predictions = load(key)
+        plain = key.calibration == "none"
+        made = predictions.calibrated() if plain else calibrator(key.fitted).apply(predictions)
+        return measure(made, predictions, params)
 
     def value(key: MetricKey) -> float:
         if key.dataset == "ood":
             of_sets = [{key.metric: value(key._replace(dataset=name))} for name in params.ood]
             return mean_over_sets(of_sets)[key.metric]
         if key.metric == "temperature":
-            return fitted(key).temperature
+            return getattr(calibrator(key.fitted), "temperature", math.nan)
         if key.metric == "ece_difference":
             after = key._replace(metric="ece")
             return value(after) - value(after._replace(calibration="none"))
@@ -162,9 +160,7 @@ def _next(remaining: list[str], known: Sequence[str], path: Path, what: str) -> 
     return word
 
 
-def _source(
-    table: str, row: dict[str, str], column: str
-) -> tuple[str, Callable[[MetricLookup], float]]:
+def _source(table: str, row: dict[str, str], column: str) -> tuple[str, Statistic]:
     """What a number is, and how it is computed from the metrics of runs."""
     if table == "replication":
         parts = {(c.number, part.statistic): (c, part) for c in CLAIMS for part in c.parts}
@@ -173,15 +169,11 @@ def _source(
         claim, part = parts[row["claim"], row["part"]]
         return f"{part.statistic} (claim {claim.number}: {claim.text})", part.compute
     if table in TABLES:
-        run, key = TABLES[table].runs[next(iter(row.values()))], TABLE1_COLUMNS[column]
-        words = "temperature" if column == "temperature" else TITLES[column]
-        return f"{words} of {RUN_NAMES.get(run, run)}", lambda lookup: lookup(run, *key)
-    run, key = row["run"], (row["dataset"], row["calibration"], row["metric"])
-    name = RUN_NAMES.get(run, run)
-    words = f"{row['metric']} on {row['dataset']}, calibration {row['calibration']}"
+        run, key = TABLES[table].runs[row[TABLES[table].key]], TABLE1_COLUMNS[column]
+    else:
+        run, key = row["run"], (row["dataset"], row["calibration"], row["metric"])
+    meaning = "{2} on {0}, calibration {1}: ".format(*key) + RUN_NAMES.get(run, run)
     if table == "differences":
-        return (
-            f"{words}: {name} - {RUN_NAMES['carot']}",
-            lambda lookup: lookup(run, *key) - lookup("carot", *key),
-        )
-    return f"{words}: {name}", lambda lookup: lookup(run, *key)
+        meaning = f"{meaning} - {RUN_NAMES['carot']}"
+        return meaning, lambda lookup: lookup(run, *key) - lookup("carot", *key)
+    return meaning, lambda lookup: lookup(run, *key)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from dvc.exceptions import DvcException
 from dvc.repo.graph import collect_pipeline
 from dvc.repo.index import Index
 from dvc.stage import Stage
@@ -19,9 +18,10 @@ from dvc.stage import Stage
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import EvaluationParams
 from carot_lib.layout import Layout
-from carot_lib.report.cells import Cell, MetricKey, find_cell, recompute_from_predictions
+from carot_lib.report.cells import MetricKey, find_cell, recompute_from_predictions
 from carot_lib.report.provenance import (
     Provenance,
+    changes,
     file_hash,
     params_hash,
     pipeline,
@@ -29,8 +29,6 @@ from carot_lib.report.provenance import (
 )
 
 ROUNDING = 2e-6  # numbers in files have six decimals, and means of them are rounded again
-MAX_LISTED = 4  # changed files that are named; more are counted
-MAX_BRANCH = 800  # characters of a branch of parameters that is printed
 MARKS = {True: "ok", False: "NO", None: "--"}
 
 Check = tuple[bool | None, str]  # holds, does not hold, or could not be checked; and in words
@@ -46,11 +44,13 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
         words: row and column, see `carot_lib.report.cells.find_cell`.
 
     Returns:
-        Among others `checks`, a list of dicts with `ok` (True, False, or None where it could not be
-        checked) and `what`. The first is whether the number comes out again.
+        Among others `numbers`: those of runs that it is computed from, of each set in a mean over
+        sets, and temperatures; as in the long table, computed again from the predictions, and of
+        which images. And `checks`: `ok` (True, False, or None where it could not be checked) and
+        `what`; the first is whether the number of the table comes out again.
 
     Raises:
-        FileNotFoundError: the table, one behind it, or dvc.lock is missing.
+        FileNotFoundError: the table, or one behind it, is missing.
         ValueError: the number is unknown, and the message lists those known; or the files do not
             belong together.
     """
@@ -61,52 +61,32 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
     layout = Layout(folder.parents[2], folder.parent.name)
     path = layout.tables / path.name
     source = "posthoc.csv" if path.stem == "posthoc" else "metrics.csv"
-    numbers = pd.read_csv(layout.tables / source).set_index(list(MetricKey._fields))
-    seeds = [cell.seed] if cell.seed is not None else numbers.index.unique("seed").tolist()
+    long_table = pd.read_csv(layout.tables / source).set_index(list(MetricKey._fields))
+    seeds = [cell.seed] if cell.seed is not None else long_table.index.unique("seed").tolist()
     used = cell.keys(seeds)
-    if missing := [key for key in used if key not in numbers.index]:
+    if missing := [key for key in used if key not in long_table.index]:
         raise ValueError(f"{source} has no {' '.join(map(str, missing[0]))}: run stage `tables`")
     with pipeline(layout) as index:
         stages = stages_behind(index, layout, path, used)
-        changed, unchanged = compare_with_last_run(index, stages)
-        params = params_of(stages)
-        listed = [
-            {
-                "stage": stage.name,
-                "command": stage.cmd,
-                "wrote": {out.def_path: out.hash_info.value for out in stage.outs},
-                "changed": changed and changed[stage.name],
-            }
-            for stage in stages
-        ]
+        changed = {stage.name: changes(stage) for stage in stages}
+        unchanged = compare_with_last_run(stages, changed)
+    params = params_of(stages)
     evaluation = EvaluationParams.model_validate(params[f"{layout.profile}.evaluation"])
+    keys = keys_behind(used, evaluation.ood)
     recompute = recompute_from_predictions(layout, evaluation)
-    recomputed, reproduced = compare_with_predictions(cell, recompute, seeds)
+    try:
+        recomputed, again = cell.value(recompute, seeds), [recompute(key) for key in keys]
+        agrees = abs(recomputed - cell.printed) <= ROUNDING
+        said = "the number of the table" if agrees else f"the table has {cell.printed:g}"
+        reproduced = agrees, f"computed again from the predictions: {recomputed:.6f}, {said}"
+    except FileNotFoundError as error:
+        recomputed, again = None, None
+        reproduced = None, f"not computed again: {error}"
+    numbers = long_table.reindex(pd.MultiIndex.from_tuples(keys, names=MetricKey._fields))
+    numbers = numbers.assign(recomputed=again).reset_index()
+    numbers[["images", "fingerprint"]] = [images_of(layout, key) for key in keys]
     record = read_provenance(layout) if layout.provenance.exists() else None
-    keys = [
-        key._replace(dataset=name)
-        for key in used
-        for name in (evaluation.ood if key.dataset == "ood" else [key.dataset])
-    ]
-    predictions = [
-        key._asdict()
-        | {"value": float(numbers.loc[key, "value"])}
-        | {"recomputed": None if recomputed is None else recompute(key)}
-        | images_of(layout, key, record)
-        for key in keys
-    ]
-    fitted = [
-        key._replace(dataset=key.fitted_on, metric="temperature")
-        for key in keys
-        if key.calibration != "none"
-    ]
-    calibrations = [
-        {"run": key.run, "seed": key.seed, "calibration": key.calibration}
-        | {"temperature": float(numbers["value"][key]) if key in numbers.index else None}
-        | {"dataset": key.dataset, **images_of(layout, key, record)}
-        for key in dict.fromkeys(fitted)
-    ]
-    compared = compare_with_record(layout, path, [*predictions, *calibrations], record)
+    checks = [reproduced, *compare_with_record(layout, path, numbers, record), *unchanged]
     return {
         "table": path.relative_to(layout.root).as_posix(),
         "row": cell.row,
@@ -115,13 +95,19 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
         "value": cell.printed,
         "interval": cell.interval,
         "recomputed": recomputed,
-        "seeds": [value_of_seed(cell, seed, numbers) for seed in seeds],
-        "predictions": predictions,
-        "calibrations": calibrations,
+        "numbers": numbers.astype(object).where(numbers.notna(), None).to_dict("records"),
         "parameters": params,
-        "stages": listed,
-        "record": record and record.model_dump(mode="json", exclude={"files", "stages"}),
-        "checks": [{"ok": ok, "what": what} for ok, what in [reproduced, *compared, *unchanged]],
+        "stages": [
+            {
+                "stage": stage.name,
+                "command": stage.cmd,
+                "wrote": {out.def_path: out.hash_info.value for out in stage.outs},
+                "changed": changed[stage.name],
+            }
+            for stage in stages
+        ],
+        "record": record and record.model_dump(mode="json", exclude={"files"}),
+        "checks": [{"ok": ok, "what": what} for ok, what in checks],
     }
 
 
@@ -129,30 +115,25 @@ def as_text(explanation: Mapping[str, Any]) -> str:
     """The explanation as text for a terminal: a headline, then sections."""
     row = ", ".join(f"{key} {word}" for key, word in explanation["row"].items())
     interval = explanation["interval"] and " [{:g}, {:g}]".format(*explanation["interval"])
-    parameters = {
-        key: value if len(str(value)) <= MAX_BRANCH else "long: see --json"
-        for key, value in explanation["parameters"].items()
-    }
+    numbers = pd.DataFrame(explanation["numbers"]).dropna(axis="columns", how="all")
     sections = {
-        "Value": explanation["seeds"],
-        "Predictions": explanation["predictions"],
-        "Calibration": explanation["calibrations"],
-        "Parameters, as in dvc.lock": parameters,
+        "Parameters, as in dvc.lock": explanation["parameters"],
         "Stages, in their order, with the MD5 of their outputs": {
             stage["command"]: stage["wrote"] for stage in explanation["stages"]
         },
-        "Record of the run": explanation["record"] or {"none": "run stage `provenance`"},
+        "Record of the run": explanation["record"] or "none; run stage `provenance`",
     }
-    lines = [
-        f"{explanation['meaning']} = {explanation['value']:g}{interval or ''}",
-        f"{explanation['table']}: {row}, column {explanation['column']}",
-    ]
-    for title, content in sections.items():
-        if content:
-            lines += ["", title, *(f"  {line}" for line in _lines(content))]
-    lines += ["", "Checks"]
-    lines += [f"  {MARKS[check['ok']]}  {check['what']}" for check in explanation["checks"]]
-    return "\n".join(lines)
+    style = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 96}
+    return "\n".join(
+        [
+            f"{explanation['meaning']} = {explanation['value']:g}{interval or ''}",
+            f"{explanation['table']}: {row}, column {explanation['column']}",
+            f"\nNumbers behind it\n{numbers.convert_dtypes().to_string(index=False, na_rep='-')}\n",
+            *(yaml.safe_dump({title: content}, **style) for title, content in sections.items()),
+            "Checks",
+            *(f"  {MARKS[check['ok']]}  {check['what']}" for check in explanation["checks"]),
+        ]
+    )
 
 
 def stages_behind(
@@ -171,10 +152,24 @@ def stages_behind(
                 return out.stage
         raise ValueError(f"dvc.lock knows no {name.as_posix()}: run `make repro`")
 
-    stages: list[Stage] = []
-    for folder in dict.fromkeys(layout.evaluation(key.run, key.seed) for key in keys):
-        stages += collect_pipeline(writer(folder), index.graph)
-    return list(dict.fromkeys([*stages, writer(path)]))
+    folders = dict.fromkeys(layout.evaluation(key.run, key.seed) for key in keys)
+    of_runs = [stage for one in folders for stage in collect_pipeline(writer(one), index.graph)]
+    return list(dict.fromkeys([*of_runs, writer(path)]))
+
+
+def compare_with_last_run(
+    stages: Sequence[Stage], changed: Mapping[str, Mapping[str, str]]
+) -> list[Check]:
+    """Whether code, parameters and files are as they were when the stages were run."""
+    other = dict.fromkeys(name for of_stage in changed.values() for name in of_stage)
+    entries = [entry for stage in stages for entry in [*stage.deps, *stage.outs]]
+    missing = dict.fromkeys(entry.def_path for entry in entries if not entry.exists)
+    checks: list[Check] = []
+    if other:
+        checks.append((False, f"changed since the stages were run: {', '.join(other)}"))
+    if missing:
+        checks.append((None, f"not on disk: {', '.join(missing)}; `make repro` makes them"))
+    return checks or [(True, "code, parameters and files of all stages are those of dvc.lock")]
 
 
 def params_of(stages: Sequence[Stage]) -> dict[str, Any]:
@@ -186,94 +181,39 @@ def params_of(stages: Sequence[Stage]) -> dict[str, Any]:
     return {key: value for key, value in params.items() if key not in twigs}
 
 
-def compare_with_last_run(
-    index: Index, stages: Sequence[Stage]
-) -> tuple[dict[str, dict[str, str]] | None, list[Check]]:
-    """Whether code, parameters and files are as they were when the stages were run.
-
-    Like `dvc status` it takes DVC's lock for a moment.
-
-    Returns:
-        By stage, what changed (paths and parameters) and how; None where DVC is at work. And the
-        checks.
-    """
-    changed: dict[str, dict[str, str]] = {}
-    try:
-        with index.repo.lock:
-            for stage in stages:
-                of_stage = {"command": "modified"} if stage.changed_stage() else {}
-                for entry in [*stage.deps, *stage.outs]:
-                    for how in entry.workspace_status().values():
-                        of_stage |= how if isinstance(how, dict) else {entry.def_path: how}
-                changed[stage.name] = of_stage
-    except DvcException as error:
-        return None, [(None, f"not compared with dvc.lock: {str(error).split('. ')[0]}")]
-    every = {path: how for of_stage in changed.values() for path, how in of_stage.items()}
-    deleted = [path for path, how in every.items() if how == "deleted"]
-    other = sorted(every.keys() - deleted, key=lambda path: (path.startswith("carot_lib/"), path))
-    checks: list[Check] = []
-    if other:
-        more = f" and {len(other) - MAX_LISTED} more" if len(other) > MAX_LISTED else ""
-        listed = ", ".join(other[:MAX_LISTED]) + more
-        checks.append((False, f"changed since the stages were run: {listed}"))
-    if deleted:
-        checks.append((None, f"not on disk: {', '.join(deleted)}; `make repro` makes them"))
-    same = "code, parameters and files of all stages are those of dvc.lock"
-    return changed, checks or [(True, same)]
+def keys_behind(used: Sequence[MetricKey], ood: Sequence[str]) -> list[MetricKey]:
+    """The numbers used, those of each set in a mean over sets, and all their temperatures."""
+    keys: list[MetricKey] = []
+    for key in used:
+        sets = ood if key.dataset == "ood" else []
+        keys += [key, *(key._replace(dataset=name) for name in sets)]
+    keys += [key.fitted for key in keys if key.calibration != "none" and key.dataset != "ood"]
+    return list(dict.fromkeys(keys))
 
 
-def compare_with_predictions(
-    cell: Cell, recompute: Any, seeds: Sequence[int]
-) -> tuple[float | None, Check]:
-    """The number, computed again from the predictions, and whether it is that of the table."""
-    try:
-        value = cell.value(recompute, seeds)
-    except FileNotFoundError as error:
-        return None, (None, f"not computed again: {error}")
-    agrees = abs(value - cell.printed) <= ROUNDING
-    words = "the number of the table" if agrees else f"the table has {cell.printed:g}"
-    return value, (agrees, f"computed again from the predictions: {value:.6f}, {words}")
+def images_of(layout: Layout, key: MetricKey) -> tuple[int | None, str | None]:
+    """Number and fingerprint of the images of a set; None without predictions, as for a mean."""
+    path = layout.predictions(key.run, key.seed, key.dataset)
+    if not path.exists():
+        return None, None
+    predictions = Predictions.load(path)
+    return len(predictions.labels), predictions.fingerprint
 
 
 def compare_with_record(
-    layout: Layout, path: Path, used: Sequence[Mapping[str, Any]], record: Provenance | None
+    layout: Layout, path: Path, numbers: pd.DataFrame, record: Provenance | None
 ) -> list[Check]:
     """Whether images, table and parameters are those of the record."""
     if record is None:
         return [(None, "not compared with the record: there is none")]
-    known = {name: one.fingerprint for name, one in record.sets.items()}
-    other = {one["dataset"] for one in used if one["fingerprint"] != known.get(one["dataset"])}
+    seen = numbers.dropna(subset="fingerprint")
+    known = seen["dataset"].map({name: one.fingerprint for name, one in record.sets.items()})
+    other = sorted(set(seen["dataset"][seen["fingerprint"] != known]))
     file = record.files.get(path.relative_to(layout.results).as_posix())
     same = {
-        f"images of {', '.join(sorted(other))}" if other else "images": not other,
+        f"images of {', '.join(other)}" if other else "images": None if seen.empty else not other,
         path.name: file is not None and file.sha256 == file_hash(path),
         "parameters in params.yaml": record.params == params_hash(layout),
     }
-    return [(ok, f"{what}: {'as' if ok else 'not as'} in the record") for what, ok in same.items()]
-
-
-def value_of_seed(cell: Cell, seed: int, numbers: pd.DataFrame) -> dict[str, Any]:
-    """The number of one training seed, with its interval where it is one of metrics.csv."""
-    keys = cell.keys([seed])
-    ends = numbers.loc[keys[0], ["low", "high"]].dropna().to_dict() if len(keys) == 1 else {}
-    return {"seed": seed, "value": cell.value(numbers["value"].__getitem__, [seed]), **ends}
-
-
-def images_of(layout: Layout, key: MetricKey, record: Provenance | None) -> dict[str, Any]:
-    """Number and fingerprint of the images behind a number: of the predictions, or recorded."""
-    path = layout.predictions(key.run, key.seed, key.dataset)
-    images = fingerprint = None
-    if path.exists():
-        predictions = Predictions.load(path)
-        images, fingerprint = len(predictions.labels), predictions.fingerprint
-    elif record and key.dataset in record.sets:
-        images, fingerprint = record.sets[key.dataset].images, record.sets[key.dataset].fingerprint
-    return {"images": images, "fingerprint": fingerprint}
-
-
-def _lines(content: Any) -> list[str]:
-    """YAML of a mapping, or a table of records."""
-    if isinstance(content, dict):
-        style = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
-        return yaml.safe_dump(content, width=96, **style).splitlines()
-    return pd.DataFrame(content).to_string(index=False, na_rep="-").splitlines()
+    words = {True: "as in the record", False: "not as in the record", None: "no predictions"}
+    return [(ok, f"{what}: {words[ok]}") for what, ok in same.items()]

@@ -1,17 +1,15 @@
 """What made the results: a record beside them, and the stages with their last run.
 
-The record, results/<profile>/provenance.json, is written once every table and figure exists, and is
-committed with them. So it cannot name the commit that holds it. It names the last commit that
-changed anything the results are computed from (SOURCES). A commit of results changes none of these,
-so the record says the same before and after it, and whoever checks out either computes from the
-same files. A clone that computes the same results keeps the record of the first run; day and
-machine are the only parts that another run may change.
+The record, results/<profile>/provenance.json, is committed with the results, so it cannot name the
+commit that holds it. It names the last commit that changed anything the results are computed from
+(SOURCES): whoever checks out that commit or one of results after it computes from the same files.
 """
 
 import datetime
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +21,7 @@ from dvc.dvcfile import load_file
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.index import Index
+from dvc.stage import PipelineStage
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carot_lib.evaluation import load_evaluation, load_rows
@@ -30,10 +29,11 @@ from carot_lib.files import write_text
 from carot_lib.layout import Layout
 
 SOURCES = ("carot_lib", "notebooks", "data", "params.yaml", "dvc.yaml", "requirements.txt")
+NO_GIT = {"core": {"no_scm": True}}  # also works in a copy that git does not know
 
 
 class SetRecord(BaseModel):
-    """One set of images: their number, the number of its classes, and their fingerprint."""
+    """One set of images."""
 
     images: int
     classes: int
@@ -41,7 +41,7 @@ class SetRecord(BaseModel):
 
 
 class FileRecord(BaseModel):
-    """One result: its SHA-256, and the stage that wrote it."""
+    """One result and the stage that wrote it."""
 
     sha256: str
     stage: str
@@ -105,16 +105,16 @@ def files_of_stages(layout: Layout) -> dict[str, FileRecord]:
     """
     files, record = {}, layout.provenance.relative_to(layout.root).as_posix()
     with pipeline(layout) as index:
-        for stage in index.stages:
-            if record in (entry.def_path for entry in [*stage.deps, *stage.outs]):
-                continue
-            for out in stage.outs:
-                path = layout.root / out.def_path
-                if out.hash_info and layout.results in path.parents:
-                    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-                        if file.is_file():
-                            name = file.relative_to(layout.results).as_posix()
-                            files[name] = FileRecord(sha256=file_hash(file), stage=stage.name)
+        for out in index.outs:
+            folder = layout.root / out.def_path
+            shows_record = record in (entry.def_path for entry in [*out.stage.deps, out])
+            if out.hash_info and folder.is_relative_to(layout.results) and not shows_record:
+                for file in [folder, *sorted(folder.rglob("*"))]:
+                    if file.is_file():
+                        name = file.relative_to(layout.results).as_posix()
+                        files[name] = FileRecord(sha256=file_hash(file), stage=out.stage.name)
+    if not files:
+        raise FileNotFoundError(f"dvc.lock knows no file of {layout.results}: run `make repro`")
     return files
 
 
@@ -138,22 +138,31 @@ def read_provenance(layout: Layout) -> Provenance:
 def pipeline(layout: Layout) -> Iterator[Index]:
     """The stages of a profile as DVC knows them: from dvc.yaml, with what dvc.lock says about them.
 
-    While the pipeline runs, DVC writes each stage to dvc.lock when it is done: a stage sees all
-    that ran before it.
+    It takes none of DVC's locks, so it also works beside a running pipeline: DVC writes each stage
+    to dvc.lock when it is done, and a stage sees all that ran before it.
 
     Raises:
-        FileNotFoundError: nothing was run yet.
         ValueError: DVC cannot read the pipeline, as after a merge with conflicts.
     """
-    if not (layout.root / "dvc.lock").exists():
-        raise FileNotFoundError(f"{layout.root / 'dvc.lock'} is missing: run `make repro` first")
     try:
-        with Repo(str(layout.root)) as repo:
+        with Repo(str(layout.root), config=NO_GIT) as repo:
             file = load_file(repo, str(layout.root / "dvc.yaml"))
             file.resolver.context["profile"] = layout.profile  # whatever params.yaml chooses now
             yield Index(repo, stages=list(file.stages.values()))
     except DvcException as error:
         raise ValueError(f"{layout.root}: DVC cannot read the pipeline: {error}") from error
+
+
+def changes(stage: PipelineStage) -> dict[str, str]:
+    """What differs from the last run of a stage, and how, by path or parameter.
+
+    Missing files are left out: the stage that makes them knows why.
+    """
+    found = {f"command of {stage.name}": "modified"} if stage.changed_stage() else {}
+    for entry in [*stage.deps, *stage.outs]:
+        for how in entry.workspace_status().values() if entry.exists else ():
+            found |= how if isinstance(how, dict) else {entry.def_path: how}
+    return found
 
 
 def params_hash(layout: Layout) -> str:
@@ -205,15 +214,13 @@ def machine() -> str:
 
     from carot_lib.data.datasets import usable_cores
 
-    processor = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):  # only Linux has this file, and only x86 the line
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(x for x in lines if x.startswith("model name")).split(": ")[1].strip()
-    cores = usable_cores()
-    devices = range(torch.cuda.device_count())
-    gpus = [torch.cuda.get_device_name(device) for device in devices] or ["no GPU"]
-    system = f"{platform.system()} {platform.machine()}"
-    return ", ".join([system, processor, f"{cores} core{'s' if cores > 1 else ''}", *gpus])
+    system, processor = f"{platform.system()} {platform.machine()}", platform.processor()
+    with suppress(OSError, TypeError):  # only Linux has this file, and only x86 the line
+        info = Path("/proc/cpuinfo").read_text()
+        processor = re.search(r"^model name\s*: (.*\S)", info, re.MULTILINE)[1]
+    cores = f"{usable_cores()} core{'s' if usable_cores() > 1 else ''}"
+    gpus = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
+    return ", ".join([system, processor or platform.machine(), cores, *(gpus or ["no GPU"])])
 
 
 def library_versions() -> dict[str, str]:

@@ -45,11 +45,11 @@ def appendix(layout: Layout) -> None:
         for path in notebooks:
             shutil.copy(path, source)
         index = source / "index.md"
-        text = index.read_text(encoding="utf-8")
-        index.write_text(text.replace("{{ provenance }}", title_table(record)), encoding="utf-8")
+        text = index.read_text(encoding="utf-8").replace("{{ provenance }}", title_table(record))
+        index.write_text(text, encoding="utf-8")
         try:
-            build_site(source, site)
-            build_pdf(source, layout.results / "notebooks", pdf)
+            _run_sphinx(source, site, "html", {})
+            _build_pdf(source, layout.results / "notebooks", pdf)
         except RuntimeError as error:
             raise StageError(f"the appendix was not built: {error}") from error
         shutil.copy(pdf, site)
@@ -61,11 +61,7 @@ def appendix(layout: Layout) -> None:
 
 
 def executed_notebooks(layout: Layout) -> list[Path]:
-    """The executed copies of all chapters, in the order of their numbers.
-
-    Raises:
-        ValueError: one failed half-way, or the project has none.
-    """
+    """The executed copies of all chapters, in order; ValueError if one failed or there is none."""
     names = [path.stem for path in sorted((layout.root / "notebooks").glob(NOTEBOOKS))]
     if not names:
         raise ValueError(f"{layout.root / 'notebooks'} holds no notebook")
@@ -94,33 +90,10 @@ def title_table(record: Provenance) -> str:
     return "\n".join(["```{list-table}", *lines, "```"])
 
 
-def build_site(source: Path, out: Path) -> None:
-    """Write an HTML page for each page and notebook, to be opened at index.html.
-
-    Args:
-        source: with conf.py.
-        out: an empty folder or none.
-
-    Raises:
-        RuntimeError: Sphinx found an error, for example a reference without a target; it is on
-            standard error.
-    """
-    _run_sphinx(source, out, "html", {})
-    shutil.rmtree(out / ".doctrees", ignore_errors=True)
-
-
-def build_pdf(source: Path, figures: Path, out: Path) -> None:
+def _build_pdf(source: Path, figures: Path, out: Path) -> None:
     """Set all pages as one PDF; the same pages give the same bytes.
 
-    A figure named fig-x is taken from x.pdf in `figures`, if there is one, and else as on the site.
-
-    Args:
-        source: with conf.py, typst.lua and pdf.typ.
-        figures: folder of folders of vector figures.
-        out: the PDF.
-
-    Raises:
-        RuntimeError: Sphinx, pandoc or Typst found an error.
+    A figure named fig-x is taken from x.pdf in a folder of `figures`, or else as on the site.
     """
     page = out.parent / "one_page"
     _run_sphinx(source, page, "singlehtml", PLAIN)
@@ -131,11 +104,7 @@ def build_pdf(source: Path, figures: Path, out: Path) -> None:
         "typst",
         format="html+tex_math_single_backslash",
         outputfile=str(page / "index.typ"),
-        extra_args=[
-            "--standalone",
-            f"--lua-filter={source / 'typst.lua'}",
-            f"--template={source / 'pdf.typ'}",
-        ],
+        extra_args=["--lua-filter", source / "typst.lua", "--template", source / "pdf.typ"],
         cworkdir=str(page),
     )
     try:
@@ -145,12 +114,14 @@ def build_pdf(source: Path, figures: Path, out: Path) -> None:
 
 
 def _run_sphinx(source: Path, out: Path, builder: str, settings: Mapping[str, Any]) -> None:
+    """Build pages; a warning, as of a reference without a target, is an error."""
+    doctrees = out.with_name(f"{out.name}_doctrees")  # not among the pages
     with patch_docutils(source), docutils_namespace():
         app = Sphinx(
             source,
             source,
             out,
-            out / ".doctrees",
+            doctrees,
             builder,
             confoverrides=dict(settings),
             status=None,

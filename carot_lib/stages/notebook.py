@@ -52,9 +52,8 @@ def run_notebook(layout: Layout, notebook: str) -> None:
         )
     except papermill.PapermillExecutionError as error:
         reason = f"{error.ename}: {' '.join(error.evalue.split())}"
-        raise StageError(
-            f"notebook {notebook}, cell {error.exec_count}: {reason} (see {failed})"
-        ) from None
+        where = f"notebook {notebook}, cell {error.exec_count}"
+        raise StageError(f"{where}: {reason} (see {failed})") from None
     executed = reproducible(nbformat.read(failed, as_version=4))
     write_text(out, nbformat.writes(executed) + "\n")
     failed.unlink()
@@ -76,10 +75,14 @@ def reproducible(notebook: NotebookNode) -> NotebookNode:
         if "injected-parameters" in tags:
             cell.id = "injected-parameters"
             tags.append("remove-cell")  # the title page names the profile
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and _is_still(o)]
-            for output in cell.outputs:
-                _name_tables(output.get("data", {}), cell.id)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and _is_still(o)]
+        for data in (output.get("data", {}) for output in cell.outputs):
+            # pandas gives a styled table a random id, and says its address
+            if "pandas.io.formats.style.Styler" in data.get("text/plain", ""):
+                data["text/plain"] = "a table"
+                data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{cell.id}", data["text/html"])
     return clean
 
 
@@ -87,10 +90,3 @@ def _is_still(output: NotebookNode) -> bool:
     """Whether something is left of an output without its widget, which is removed."""
     data = output.get("data", {})
     return data.pop(WIDGET, None) is None or set(data) > {"text/plain"}
-
-
-def _name_tables(data: dict, name: str) -> None:
-    """Name a styled table after its cell: pandas gives a random id, and an address as text."""
-    if "pandas.io.formats.style.Styler" in data.get("text/plain", ""):
-        data["text/plain"] = "a table"
-        data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{name}", data["text/html"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.repo import Repo
+from shrunken_project import change
 
 from carot_lib.explore.state import GOOD, MISSING, OUTDATED, headline, state, styled_state
 from carot_lib.layout import Layout
@@ -65,15 +66,6 @@ def layout(finished: Path, tmp_path: Path) -> Layout:
     return Layout(tmp_path / "copy", "tiny")
 
 
-def change(layout: Layout, *keys: str, value: object) -> None:
-    tree = yaml.safe_load(layout.params.read_text())
-    node = tree
-    for key in keys[:-1]:
-        node = node[key]
-    node[keys[-1]] = value
-    layout.params.write_text(yaml.safe_dump(tree))
-
-
 def test_a_pipeline_that_has_run_is_up_to_date_without_its_notebooks(layout: Layout):
     table = state(layout)
     assert list(table.index) == ["tables", "fit", "other"]
@@ -87,7 +79,7 @@ def test_a_pipeline_that_has_run_is_up_to_date_without_its_notebooks(layout: Lay
 
 
 def test_a_changed_number_reaches_what_reads_the_result_and_nothing_else(layout: Layout):
-    change(layout, "tiny", "runs", "flyp", "rate", value=0.5)
+    change(layout.root, "tiny", "runs", "flyp", "rate", value=0.5)
     table = state(layout)
     assert list(table["state"]) == [OUTDATED, OUTDATED, GOOD]
     reason = "tiny.runs.flyp: modified"
@@ -99,7 +91,7 @@ def test_a_changed_number_reaches_what_reads_the_result_and_nothing_else(layout:
 
 @pytest.mark.parametrize("value", [{"epochs": 3, "warmup": 1}, {}, None])
 def test_a_number_more_or_less_is_a_change(layout: Layout, value: object):
-    change(layout, "tiny", "training", value=value)
+    change(layout.root, "tiny", "training", value=value)
     assert list(state(layout)["state"]) == [OUTDATED, OUTDATED, GOOD]
 
 
@@ -108,7 +100,7 @@ def test_changed_code_and_a_changed_command_are_changes(layout: Layout):
     text = (layout.root / "dvc.yaml").read_text()
     (layout.root / "dvc.yaml").write_text(text.replace("echo other", "echo another"))
     table = state(layout)
-    because = ["code.py: modified", "code.py: modified", "its command: modified"]
+    because = ["code.py: modified", "code.py: modified", "command of other@tiny: modified"]
     assert list(table["because"]) == because
 
 
@@ -121,8 +113,8 @@ def test_a_missing_result_is_missing_where_it_is_made(layout: Layout):
 
 
 def test_a_new_run_has_not_run(layout: Layout):
-    change(layout, "tiny", "runs", "carot", value={"rate": 1})
-    change(layout, "trained", value=["ft", "flyp", "carot"])
+    change(layout.root, "tiny", "runs", "carot", value={"rate": 1})
+    change(layout.root, "trained", value=["ft", "flyp", "carot"])
     row = state(layout).loc["fit", ["runs", "state", "because", "command"]]
     assert row.tolist() == ["1 of 3", MISSING, "it has not run yet", "dvc repro fit"]
 
