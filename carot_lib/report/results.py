@@ -46,9 +46,10 @@ class Report:
         """A table of results/<profile>/tables, for example `table1`."""
         return read_table(self.layout.tables / f"{name}.csv")
 
-    def temperature(self, run: str) -> float:
-        """The temperature chosen for a run."""
-        path = self.layout.evaluation(run, self.seed) / "temperature.json"
+    def temperature(self, run: str, seed: int | None = None) -> float:
+        """The temperature chosen for a run, of the first seed unless another is given."""
+        seed = self.seed if seed is None else seed
+        path = self.layout.evaluation(run, seed) / "temperature.json"
         return read_json(path)["temperature"]
 
     def temperature_curve(self, run: str) -> pd.DataFrame:
