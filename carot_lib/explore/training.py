@@ -24,7 +24,7 @@ PAUSE = 1.0  # seconds between two drawings, so that they do not slow down the t
 
 
 @contextlib.contextmanager
-def loss_monitor(total_steps: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
+def loss_monitor(total_steps: int) -> Iterator[Callable[[dict[str, int | float]], None]]:
     """Display the loss while a training runs; yields the `log` for `fine_tune`.
 
     Meanwhile standard error, where the training reports the same progress, is suppressed.
@@ -36,7 +36,7 @@ def loss_monitor(total_steps: int) -> Iterator[Callable[[Mapping[str, float]], N
     figure = InteractiveFigure([], lambda: loss_curve(losses, total_steps))
     handle, drawn_at = display(figure, display_id=True), time.monotonic()
 
-    def log(record: Mapping[str, float]) -> None:
+    def log(record: dict[str, int | float]) -> None:
         nonlocal drawn_at
         # names with a slash are no loss terms
         terms = {name: value for name, value in record.items() if "/" not in name}
