@@ -169,8 +169,7 @@ def shift_profiles(tables: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> F
     size = (PAGE_WIDTH, 2.1 * len(tables) + 0.4)
     figure, axes = plt.subplots(len(tables), 1, figsize=size, sharex=True, squeeze=False)
     for ax, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
-        datasets = list(table["dataset"].unique())
-        _points(ax, table, runs, "dataset", datasets, linewidth=0.6)
+        _points(ax, table, runs, "dataset", list(table["dataset"].unique()), linewidth=0.6)
         ax.set(xlabel="", ylabel=label)
         ax.grid(axis="y")
     return _finish(figure, grid=False)

@@ -71,7 +71,7 @@ def test_the_monitor_draws_the_sum_of_the_terms_now_and_then_and_at_the_end(
             print("quiet", file=sys.stderr)
     assert capsys.readouterr().err == ""
     assert drawn[0] == {}
-    assert drawn[-1] == {step: 6.0 / step for step in range(1, 21)}
+    assert drawn[-1] == {step: pytest.approx(6.0 / step) for step in range(1, 21)}
     # each look at the clock takes 0.1 s here: a second has passed after every tenth or so
     assert 3 <= len(drawn) <= 4
     assert shown[0] is shown[1]
