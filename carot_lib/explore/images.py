@@ -1,15 +1,17 @@
 """Images with the answers of every model: the most confident errors, and an image of your own."""
 
+import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from open_clip.transform import image_transform_v2
@@ -17,7 +19,7 @@ from PIL import Image, ImageOps
 
 from carot_lib.calibration.predictions import Predictions, check_same_images
 from carot_lib.data.datasets import read_class_names, read_set
-from carot_lib.explore.interactive import InteractiveFigure
+from carot_lib.explore.interactive import NARROW, InteractiveFigure
 from carot_lib.models.clip import ImageClassifier, load_classifier
 from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.results import Report
@@ -25,6 +27,7 @@ from carot_lib.report.styles import GREY, INK, OVER, UNDER
 
 RUNS = ("zs", "ft", "flyp", "carot")
 ACROSS, DOWN = 2, 3  # images of a page
+PER_PAGE = ACROSS * DOWN
 PIXELS = 224  # largest side of a displayed image
 TOP = 5  # classes shown for each model on an uploaded image
 
@@ -37,36 +40,31 @@ class Answer(NamedTuple):
     correct: bool | None = None
 
 
-class Predicted:
-    """Predicted class and confidence of one model for every image of a data set.
+def answer_table(
+    predictions: Predictions, class_names: Sequence[str], temperature: float = 1.0
+) -> pd.DataFrame:
+    """The answer of one model to every image, as the columns of `Answer`.
 
     Args:
         predictions: predictions of the model.
-        temperature: divides its logits.
+        class_names: in the order of the logits.
+        temperature: divides the logits.
     """
+    names = np.array(class_names)[predictions.logits.argmax(axis=1)]
+    confidences, correct = predictions.confidences(temperature)
+    return pd.DataFrame({"name": names, "confidence": confidences, "correct": correct})
 
-    def __init__(self, predictions: Predictions, temperature: float = 1.0):
-        self.classes = predictions.logits.argmax(axis=1)
-        self.confidences, self.correct = predictions.confidences(temperature)
 
-    def most_confident_errors(self) -> Int[np.ndarray, " errors"]:
-        """Positions of all wrong predictions, the most confident first."""
-        wrong = np.flatnonzero(~self.correct)
-        return wrong[np.argsort(-self.confidences[wrong], kind="stable")]
-
-    def answer(self, position: int, class_names: Sequence[str]) -> Answer:
-        """The answer to one image."""
-        name = class_names[self.classes[position]]
-        return Answer(name, float(self.confidences[position]), bool(self.correct[position]))
+def most_confident_errors(answers: pd.DataFrame) -> list[int]:
+    """Positions of all wrong predictions, the most confident first."""
+    wrong = answers[~answers["correct"]]
+    return wrong.sort_values("confidence", ascending=False, kind="stable").index.tolist()
 
 
 def answer_bars(ax: Axes, answers: Mapping[str, Answer], longest: int = 30) -> None:
-    """One bar of confidence per line, below the name of the predicted class.
+    """One bar of confidence per labelled line, below the name of the predicted class.
 
-    Args:
-        ax: axes to draw on.
-        answers: answers by the label of their line.
-        longest: class names of more characters are cut off.
+    Names of more than `longest` characters are cut off.
     """
     ax.barh(range(len(answers)), 1, height=0.28, color="#EEEEEE", align="edge")
     text = {"size": 7.5, "color": INK, "va": "bottom"}
@@ -86,14 +84,7 @@ def error_page(
     labels: Sequence[str],
     answers: Sequence[Mapping[str, Answer]],
 ) -> Figure:
-    """A page of images, each below its true class and beside the answers of all models.
-
-    Args:
-        title: title of the page.
-        images: at most one page of them.
-        labels: names of the true classes.
-        answers: for each image, the answers by the name of the model.
-    """
+    """At most six images, each below its true class and beside the answers by name of the model."""
     figure = plt.figure(figsize=(8.2, 0.4 + 1.55 * DOWN))
     figure.suptitle(title, x=0.01, ha="left", weight="bold", size=9.5)
     grid = figure.add_gridspec(DOWN, 2 * ACROSS, width_ratios=(1, 1.75) * ACROSS)
@@ -118,56 +109,43 @@ def browse_errors(
         FileNotFoundError: there are no predictions or images; the message names the stage to run.
         ValueError: the runs did not see the same images.
     """
-    names = {run: RUN_NAMES[run] for run in runs}
     sets = [(report.names[name], name) for name in report.evaluation.reported]
-    methods = [(name, run) for run, name in names.items()]
-    narrow = {"layout": {"width": "230px"}, "style": {"description_width": "80px"}}
-    which_set = widgets.Dropdown(options=sets, description="set", **narrow)
-    whose = widgets.Dropdown(options=methods, value=errors_of, description="errors of", **narrow)
+    methods = [(RUN_NAMES[run], run) for run in runs]
+    which_set = widgets.Dropdown(options=sets, value="id_test", description="set", **NARROW)
+    whose = widgets.Dropdown(options=methods, value=errors_of, description="errors of", **NARROW)
     scaled = widgets.Checkbox(description="temperature scaling", indent=False)
-    page = widgets.BoundedIntText(value=1, min=1, max=1, description="page", **narrow)
-    page.layout.width = "140px"
-    of_all = widgets.Label()
-    button = {"layout": {"width": "44px"}}
-    back = widgets.Button(icon="arrow-left", tooltip="previous page", **button)
-    forward = widgets.Button(icon="arrow-right", tooltip="next page", **button)
-    read = cache(lambda name: read_set(report.layout.data, name))
+    which_page = widgets.BoundedIntText(value=1, min=1, max=1, description="page", **NARROW)
+    read = cache(partial(read_set, report.layout.data))
 
     @cache
-    def load(name: str, scaled: bool) -> dict[str, Predicted]:
+    def load(name: str, scaled: bool) -> dict[str, pd.DataFrame]:
         paths = {run: report.layout.predictions(run, report.seed, name) for run in runs}
         predictions = {run: Predictions.load(path) for run, path in paths.items()}
         seen = {run: one.fingerprint for run, one in predictions.items()}
         check_same_images(name, seen | {"the images": read(name).fingerprint})
-        return {
-            run: Predicted(one, report.temperature(run) if scaled else 1.0)
-            for run, one in predictions.items()
-        }
+        temperatures = {run: report.temperature(run) if scaled else 1.0 for run in runs}
+        names = read(name).class_names
+        return {run: answer_table(predictions[run], names, temperatures[run]) for run in runs}
 
-    def draw() -> Figure:
-        dataset, predicted = read(which_set.value), load(which_set.value, scaled.value)
-        errors = predicted[whose.value].most_confident_errors()
-        per_page = ACROSS * DOWN
-        page.max = max(1, -(-len(errors) // per_page))
-        of_all.value = f"of {page.max:,}"
-        shown = errors[per_page * (page.value - 1) : per_page * page.value].tolist()
-        count = f"{names[whose.value]} errs on {len(errors):,} of {len(dataset.labels):,} images"
-        of_set = f"{count} of {report.names[which_set.value]}"
-        title = f"{of_set}; the most confident errors, page {page.value}"
+    def draw(name: str, run: str, scaled: bool, page: int) -> Figure:
+        dataset, tables = read(name), load(name, scaled)
+        errors = most_confident_errors(tables[run])
+        which_page.max = max(1, math.ceil(len(errors) / PER_PAGE))
+        count = f"{RUN_NAMES[run]} errs on {len(errors):,} of {len(dataset.labels):,} images"
+        order = f"the most confident errors, page {page:,} of {which_page.max:,}"
+        shown = errors[PER_PAGE * (page - 1) : PER_PAGE * page]
+        labels = [dataset.class_names[label] for label in dataset.labels[shown]]
         answers = [
-            {names[run]: one.answer(i, dataset.class_names) for run, one in predicted.items()}
+            {RUN_NAMES[model]: Answer(*table.loc[i]) for model, table in tables.items()}
             for i in shown
         ]
-        labels = [dataset.class_names[label] for label in dataset.labels[shown]]
+        title = f"{count} of {report.names[name]}; {order}"
         return error_page(title, dataset.thumbnails(shown, PIXELS), labels, answers)
 
-    back.on_click(lambda _: setattr(page, "value", page.value - 1))
-    forward.on_click(lambda _: setattr(page, "value", page.value + 1))
     for choice in (which_set, whose):  # a new list starts at its first page
-        choice.observe(lambda _: setattr(page, "value", 1), names="value")
+        choice.observe(lambda _: setattr(which_page, "value", 1), names="value")
     choices = [which_set, whose, scaled]
-    rows = [widgets.HBox(choices), widgets.HBox([page, of_all, back, forward])]
-    return InteractiveFigure(rows, draw, [*choices, page])
+    return InteractiveFigure([choices, [which_page]], draw, [*choices, which_page])
 
 
 def read_upload(name: str, content: bytes) -> Image.Image:
@@ -193,7 +171,7 @@ def top_classes(
 
     Args:
         classifier: in evaluation mode, on the CPU.
-        image: of any size; its shorter side is resized, and the centre is taken.
+        image: its shorter side is resized, and the centre is taken.
         class_names: in the order of the logits.
         temperature: divides the logits.
     """
@@ -201,21 +179,6 @@ def top_classes(
     probabilities = (classifier(pixels[None])[0].double() / temperature).softmax(dim=0)
     best = probabilities.topk(min(TOP, len(class_names)))
     return [Answer(class_names[i], p) for p, i in zip(*map(torch.Tensor.tolist, best), strict=True)]
-
-
-def classified_image(
-    title: str, image: Image.Image, answers: Mapping[str, Sequence[Answer]]
-) -> Figure:
-    """An image beside the most probable classes of each model, by the name of the model."""
-    figure, panels = plt.subplots(
-        1, 1 + len(answers), figsize=(8.2, 2.3), width_ratios=(1.2, *[1] * len(answers))
-    )
-    _show(panels[0], image, title)
-    for ax, (name, classes) in zip(panels[1:], answers.items(), strict=True):
-        answer_bars(ax, {str(rank): one for rank, one in enumerate(classes, start=1)}, longest=19)
-        ax.set_xlim(-0.12, 1)
-        ax.set_title(name, size=8)
-    return figure
 
 
 def classify_upload(report: Report, runs: Sequence[str] = RUNS) -> InteractiveFigure:
@@ -236,33 +199,28 @@ def classify_upload(report: Report, runs: Sequence[str] = RUNS) -> InteractiveFi
     (example,) = read_set(layout.data, "id_test").thumbnails([clearest], PIXELS)
     shown = ["an image of the ID test set", Image.fromarray(example)]
     upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
-    upload.layout.width = "180px"
     message = widgets.Label()
 
-    def draw() -> Figure:
-        title, image = shown
-        answers = {
-            f"{RUN_NAMES[run]}, T = {temperatures[run]:.2f}": top_classes(
-                model, image, class_names, temperatures[run]
-            )
-            for run, model in models.items()
-        }
-        return classified_image(title, image, answers)
-
-    figure = InteractiveFigure([widgets.HBox([upload, message])], draw, [])
-
-    def receive(change: Any) -> None:
-        for file in change["new"]:
+    def draw(files: Sequence[Mapping[str, Any]]) -> Figure:
+        message.value = ""
+        for file in files:
             try:
                 shown[:] = file["name"], read_upload(file["name"], bytes(file["content"]))
             except ValueError as error:
                 message.value = str(error)
-            else:
-                message.value = ""
-                figure.refresh()
+        size = {"figsize": (8.2, 2.3), "width_ratios": (1.2, *[1] * len(models))}
+        figure, (first, *others) = plt.subplots(1, 1 + len(models), **size)
+        title, image = shown
+        _show(first, image, title)
+        for ax, (run, model) in zip(others, models.items(), strict=True):
+            best = top_classes(model, image, class_names, temperatures[run])
+            ranked = {str(rank): answer for rank, answer in enumerate(best, start=1)}
+            answer_bars(ax, ranked, longest=19)
+            ax.set_xlim(-0.12, 1)
+            ax.set_title(f"{RUN_NAMES[run]}, T = {temperatures[run]:.2f}", size=8)
+        return figure
 
-    upload.observe(receive, names="value")
-    return figure
+    return InteractiveFigure([[upload, message]], draw, [upload])
 
 
 def _show(ax: Axes, image: Image.Image | UInt8[np.ndarray, "_ _ 3"], title: str) -> None:

@@ -10,71 +10,63 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.metrics import nll
 from carot_lib.calibration.predictions import Predictions
-from carot_lib.files import read_json
 from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.plots import wise_ft_curves
 from carot_lib.report.reliability import add_legend, confidence_histogram, reliability_diagram
 from carot_lib.report.results import Report, read_table
 from carot_lib.report.styles import GREY, INK
 
-VIEW = "application/vnd.jupyter.widget-view+json"
+RESOLUTION = 100  # pixels of the page per inch
 SHARPNESS = 1.5  # pixels of the image per pixel of the page: screens are dense, drawing is slow
 POSITIONS = 60  # of the temperature slider, evenly spaced in the logarithm
+NARROW = {"layout": {"width": "230px"}, "style": {"description_width": "85px"}}
 
 
-class InteractiveFigure:
-    """Controls above a figure, which is drawn again after each change.
+class InteractiveFigure(widgets.VBox):
+    """Rows of controls above a figure, which is drawn again after each change.
 
     In the lab it is a widget. In a saved notebook, which has no kernel, the image remains: both are
     in one output, and a viewer shows the richest form that it supports.
 
     Args:
-        controls: rows of widgets, from top to bottom.
-        draw: returns the figure, a new one or the same one after a change.
-        follow: widgets whose `value` the figure depends on.
+        rows: the controls, from top to bottom.
+        draw: makes a new figure from the values of `follow`.
+        follow: the controls that the figure depends on.
     """
 
     def __init__(
         self,
-        controls: Sequence[widgets.Widget],
-        draw: Callable[[], Figure],
-        follow: Sequence[widgets.Widget],
+        rows: Sequence[Sequence[widgets.Widget]],
+        draw: Callable[..., Figure],
+        follow: Sequence[widgets.ValueWidget] = (),
     ):
-        self._draw = draw
-        self.picture = widgets.Image(format="webp")
-        self.picture.layout.max_width, self.picture.layout.object_fit = "100%", "contain"
+        self._draw, self._follow = draw, follow
+        self.picture = widgets.Image(layout={"max_width": "100%", "object_fit": "contain"})
+        super().__init__([*map(widgets.HBox, rows), self.picture])
         self.refresh()
-        self.widget = widgets.VBox([*controls, self.picture])
         for control in follow:
             control.observe(lambda _: self.refresh(), names="value")
 
     def refresh(self) -> None:
         """Draw the figure again."""
-        figure = self._draw()
-        figure.set_dpi(100 * SHARPNESS)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        figure.set_layout_engine("none")  # if it is drawn again, nothing but the change moves
+        figure, file = self._draw(*(control.value for control in self._follow)), BytesIO()
+        figure.savefig(file, format="png", dpi=SHARPNESS * RESOLUTION)
         plt.close(figure)  # or the notebook would show it once more
-        self._image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        self.picture.width = str(round(self._image.width / SHARPNESS))
-        # lossless, and in half the time of a PNG
-        options = {"lossless": True, "quality": 0, "method": 0}
-        self.picture.value = _encode(self._image, "webp", **options)
+        self.picture.width = str(round(RESOLUTION * figure.get_figwidth()))
+        self.picture.value = file.getvalue()
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        png = base64.b64encode(_encode(self._image, "png")).decode()
-        text = "a figure; its controls work in the lab"
-        data = {VIEW: view, "image/png": png, "text/plain": text}
-        return data, {"image/png": {"width": round(self._image.width / SHARPNESS)}}
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict]:
+        still = {
+            "image/png": base64.b64encode(self.picture.value).decode(),
+            "text/plain": "a figure; its controls work in the lab",
+        }
+        size = {"image/png": {"width": int(self.picture.width)}}
+        return super()._repr_mimebundle_(**options) | still, size
 
 
 def slider_temperatures(low: float, high: float, *extra: float) -> list[float]:
@@ -119,63 +111,46 @@ def temperature_figure(
 def temperature_slider(
     report: Report, dataset: str = "id_test", run: str = "ft"
 ) -> InteractiveFigure:
-    """Choose a data set, a method and a seed, and drag the temperature.
-
-    Args:
-        report: results whose predictions are shown.
-        dataset: shown first.
-        run: shown first.
+    """Choose a data set, a method (at first those given) and a seed, and drag the temperature.
 
     Raises:
         FileNotFoundError: there are no predictions yet; the message names the stage to run.
     """
-    evaluation, layout = report.evaluation, report.layout
-    chosen = {
-        (name, seed): read_json(layout.evaluation(name, seed) / "temperature.json")["temperature"]
-        for name in report.rows.rows
-        for seed in report.rows.seeds
-    }
+    evaluation, rows = report.evaluation, report.rows
+    chosen = {(name, s): report.temperature(name, s) for name in rows.rows for s in rows.seeds}
     search = evaluation.temperature
     grid = slider_temperatures(search.low, search.high, *chosen.values())
     datasets = [(report.names[name], name) for name in evaluation.datasets]
-    runs = [(RUN_NAMES[name], name) for name in report.rows.rows]
-    narrow = {"layout": {"width": "220px"}, "style": {"description_width": "60px"}}
-    which_set = widgets.Dropdown(options=datasets, value=dataset, description="set", **narrow)
-    which_run = widgets.Dropdown(options=runs, value=run, description="method", **narrow)
-    which_seed = widgets.Dropdown(options=report.rows.seeds, description="seed", **narrow)
-    temperature = widgets.SelectionSlider(
+    runs = [(RUN_NAMES[name], name) for name in rows.rows]
+    which_set = widgets.Dropdown(options=datasets, value=dataset, description="set", **NARROW)
+    which_run = widgets.Dropdown(options=runs, value=run, description="method", **NARROW)
+    which_seed = widgets.Dropdown(options=rows.seeds, description="seed", **NARROW)
+    which_temperature = widgets.SelectionSlider(
         options=[(f"{value:.2f}", value) for value in grid],
         value=1.0,
         description="temperature",
         layout={"width": "440px"},
-        style={"description_width": "80px"},
     )
-    button = {"layout": {"width": "100px"}}
-    plain = widgets.Button(description="1", tooltip="no temperature scaling", **button)
+    plain = widgets.Button(description="1", tooltip="no temperature scaling")
     tooltip = "chosen on the ID validation set, by ECE"
-    as_chosen = widgets.Button(description="as chosen", tooltip=tooltip, **button)
+    as_chosen = widgets.Button(description="as chosen", tooltip=tooltip)
+    load = lru_cache(maxsize=1)(Predictions.load)  # the logits of ImageNet are large
 
-    @lru_cache(maxsize=1)  # the logits of ImageNet are large
-    def load(name: str, seed: int, set_name: str) -> Predictions:
-        return Predictions.load(layout.predictions(name, seed, set_name))
-
-    def draw() -> Figure:
-        predictions = load(which_run.value, which_seed.value, which_set.value)
-        confidences, correct = predictions.confidences(temperature.value)
-        stats = BinStats.from_confidences(confidences, correct, evaluation.n_bins)
-        loss = nll(predictions.logits / temperature.value, predictions.labels)
-        title = f"{RUN_NAMES[which_run.value]} on {report.names[which_set.value]}"
-        level = evaluation.bootstrap.level
-        return temperature_figure(title, temperature.value, stats, loss, level)
+    def draw(dataset: str, run: str, seed: int, temperature: float) -> Figure:
+        predictions = load(report.layout.predictions(run, seed, dataset))
+        stats = BinStats.from_confidences(*predictions.confidences(temperature), evaluation.n_bins)
+        loss = nll(predictions.logits / temperature, predictions.labels)
+        title = f"{RUN_NAMES[run]} on {report.names[dataset]}"
+        return temperature_figure(title, temperature, stats, loss, evaluation.bootstrap.level)
 
     def set_chosen(_: widgets.Button) -> None:
-        temperature.value = chosen[which_run.value, which_seed.value]
+        which_temperature.value = chosen[which_run.value, which_seed.value]
 
-    plain.on_click(lambda _: setattr(temperature, "value", 1.0))
+    plain.on_click(lambda _: setattr(which_temperature, "value", 1.0))
     as_chosen.on_click(set_chosen)
     choices = [which_set, which_run, which_seed]
-    rows = [widgets.HBox(choices), widgets.HBox([temperature, plain, as_chosen])]
-    return InteractiveFigure(rows, draw, [*choices, temperature])
+    controls = [choices, [which_temperature, plain, as_chosen]]
+    return InteractiveFigure(controls, draw, [*choices, which_temperature])
 
 
 def read_wise_ft_curves(report: Report) -> pd.DataFrame:
@@ -198,43 +173,29 @@ def wise_ft_slider(report: Report) -> InteractiveFigure:
         FileNotFoundError: stage `wise_ft_curve` has not run.
     """
     table = read_wise_ft_curves(report)
-    alphas = sorted(table["alpha"].unique().tolist())
-    run = widgets.Dropdown(
-        options=[(RUN_NAMES[run], run) for run in table["run"].unique()],
-        description="fine-tuned by",
-        layout={"width": "240px"},
-        style={"description_width": "90px"},
-    )
-    alpha = widgets.SelectionSlider(
-        options=[(f"{value:g}", value) for value in alphas],
-        value=min(alphas, key=lambda value: abs(value - 0.5)),
+    values = table.set_index(["run", "alpha", "dataset"]).sort_index()
+    runs = [(RUN_NAMES[run], run) for run in table["run"].unique()]
+    alphas = values.index.unique("alpha").tolist()
+    which_run = widgets.Dropdown(options=runs, description="fine-tuned by", **NARROW)
+    which_alpha = widgets.SelectionSlider(
+        options=[(f"{alpha:g}", alpha) for alpha in alphas],
+        value=min(alphas, key=lambda alpha: abs(alpha - 0.5)),
         description="alpha",
         layout={"width": "420px"},
     )
-    values = table.set_index(["run", "alpha", "dataset"]).sort_index()
-    figure = wise_ft_curves(table, report.names)
-    plane, errors = figure.axes
-    look = {"marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 1.6, "ls": "none"}
-    marks = [ax.plot([], [], **look)[0] for ax in (plane, errors)]
-    line = errors.axvline(0.5, color=INK, linewidth=0.8)
-    words = plane.text(0.03, 0.04, "", transform=plane.transAxes, linespacing=1.5)
 
-    def draw() -> Figure:
-        at = values.loc[run.value, alpha.value]
-        inside, shifted = at.loc["id_test"], at.loc["ood"]
-        marks[0].set_data([inside["accuracy"]], [shifted["accuracy"]])
-        marks[1].set_data([alpha.value] * 2, [inside["ece"], shifted["ece"]])
-        line.set_xdata([alpha.value] * 2)
-        lines = [f"{RUN_NAMES['wise_' + run.value]}, alpha = {alpha.value:g}"]
+    def draw(run: str, alpha: float) -> Figure:
+        figure = wise_ft_curves(table, report.names)
+        plane, errors = figure.axes
+        inside, shifted = (values.loc[(run, alpha, name)] for name in ("id_test", "ood"))
+        mark = {"marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 1.6, "ls": "none"}
+        plane.plot(inside["accuracy"], shifted["accuracy"], **mark)
+        errors.plot([alpha, alpha], [inside["ece"], shifted["ece"]], **mark)
+        errors.axvline(alpha, color=INK, linewidth=0.8)
+        lines = [f"{RUN_NAMES['wise_' + run]}, alpha = {alpha:g}"]
         for name, row in (("ID", inside), ("OOD", shifted)):
             lines.append(f"{name}: accuracy {row['accuracy']:.4f}, ECE {row['ece']:.4f}")
-        words.set_text("\n".join(lines))
+        plane.text(0.03, 0.04, "\n".join(lines), transform=plane.transAxes, linespacing=1.5)
         return figure
 
-    return InteractiveFigure([widgets.HBox([run, alpha])], draw, [run, alpha])
-
-
-def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
+    return InteractiveFigure([[which_run, which_alpha]], draw, [which_run, which_alpha])

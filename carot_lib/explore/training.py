@@ -3,10 +3,9 @@
 import contextlib
 import io
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -25,75 +24,50 @@ from carot_lib.report.styles import PAGE_WIDTH, PALE, UNDER
 PAUSE = 1.0  # seconds between two drawings, so that they do not slow down the training
 
 
-class LossMonitor:
-    """A progress bar over a plot of the loss, for `log` of `fine_tune`.
+@contextlib.contextmanager
+def loss_monitor(total_steps: int) -> Iterator[Callable[[dict[str, int | float]], None]]:
+    """Display the loss while a training runs; yields the `log` for `fine_tune`.
 
-    Used as a context, it is displayed at the start and in its last state at the end; meanwhile it
-    suppresses standard error, where the training reports the same progress.
+    Meanwhile standard error, where the training reports the same progress, is suppressed.
 
     Args:
         total_steps: optimizer steps of the training.
-
-    Attributes:
-        history: all records so far, as `fit` logs them.
     """
+    losses: dict[int, float] = {}
+    figure = InteractiveFigure([], lambda: loss_curve(losses, total_steps))
+    handle, drawn_at = display(figure, display_id=True), time.monotonic()
 
-    def __init__(self, total_steps: int):
-        self.history: list[dict[str, int | float]] = []
-        self.bar = widgets.IntProgress(max=total_steps, description="steps")
-        self.label = widgets.Label(f"0 of {total_steps}")
-        self._plot, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.6))
-        self.losses_line = ax.plot([], [], color=PALE, linewidth=0.8)[0]
-        self.mean_line = ax.plot([], [], color=UNDER, linewidth=1.6)[0]
-        ax.set(xlim=(0, total_steps), ylim=(0, 1), xlabel="optimizer step", ylabel="loss")
-        ax.set_yticks([0, 0.5, 1], ["0", "half", "at the start"])
-        ax.grid()
-        self._drawn_at = 0.0
-        self._figure = InteractiveFigure([widgets.HBox([self.bar, self.label])], self._draw, [])
+    def log(record: dict[str, int | float]) -> None:
+        nonlocal drawn_at
+        # names with a slash are no loss terms
+        terms = {name: value for name, value in record.items() if "/" not in name}
+        step, _ = terms.pop("step"), terms.pop("learning_rate")
+        losses[step] = sum(terms.values())
+        if time.monotonic() - drawn_at > PAUSE:
+            figure.refresh()
+            drawn_at = time.monotonic()  # after drawing: steps are logged in bursts
 
-    def __call__(self, record: dict[str, int | float]) -> None:
-        """Add the record of one step, and draw if the last drawing was a while ago."""
-        self.history.append(record)
-        if time.monotonic() - self._drawn_at > PAUSE:
-            self._refresh()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield log
+    finally:
+        figure.refresh()
+        handle.update(figure)  # replaces the saved image, too
 
-    def __enter__(self) -> "LossMonitor":
-        self._handle = display(self._figure, display_id=True)
-        self._stderr = contextlib.redirect_stderr(io.StringIO())
-        self._stderr.__enter__()
-        return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stderr.__exit__(*error)
-        self._refresh()
-        self._handle.update(self._figure)
-
-    def losses(self) -> pd.Series:
-        """Sum of the loss terms, by step."""
-        table = pd.DataFrame(self.history)
-        if table.empty:
-            return pd.Series(dtype=float)
-        # records of a validation have names with a slash
-        table = table[[name for name in table if "/" not in name]].dropna().set_index("step")
-        return table.drop(columns="learning_rate").sum(axis=1)
-
-    def _refresh(self) -> None:
-        self._figure.refresh()
-        self._drawn_at = time.monotonic()  # after drawing: steps are logged in bursts
-
-    def _draw(self) -> Figure:
-        losses = self.losses()
-        if len(losses):
-            step, recent = int(losses.index[-1]), losses.iloc[-SMOOTHED:].mean()
-            self.bar.value = step
-            self.label.value = f"{step} of {self.bar.max}: loss {recent:.3f} nats"
-            title = f"step {self.label.value}"
-            self._plot.axes[0].set_title(title, size=8, weight="normal", loc="right")
-            shares = losses / losses.iloc[0]
-            means = shares.rolling(SMOOTHED, min_periods=1).mean()
-            self.losses_line.set_data(shares.index, shares.to_numpy())
-            self.mean_line.set_data(means.index, means.to_numpy())
-        return self._plot
+def loss_curve(losses: Mapping[int, float], total_steps: int) -> Figure:
+    """The loss by step so far, in nats, and its running mean over 20 steps."""
+    series = pd.Series(losses, dtype=float)
+    means = series.rolling(SMOOTHED, min_periods=1).mean()
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.6))
+    ax.plot(series, color=PALE, linewidth=0.8)
+    ax.plot(means, color=UNDER, linewidth=1.6)
+    ax.set(xlim=(0, total_steps), ylim=(0, None), xlabel="optimizer step", ylabel="loss (nats)")
+    ax.grid()
+    for step, mean in means[-1:].items():
+        title = f"step {step} of {total_steps}: loss {mean:.3f} nats"
+        ax.set_title(title, size=8, weight="normal", loc="right")
+    return figure
 
 
 def thin_out(dataset: LabelledSet, max_size: int) -> LabelledSet:
@@ -115,14 +89,7 @@ def compare_with_stored(
     n_bins: int,
     device: torch.device,
 ) -> pd.DataFrame:
-    """Accuracy, ECE and weights of a classifier trained here and of the stored one.
-
-    Args:
-        classifier: trained here.
-        stored: classifier of the same run, trained by DVC.
-        dataset: data set on which both are evaluated.
-        n_bins: bins of the ECE.
-        device: device of the evaluation.
+    """Accuracy, ECE and weights of a classifier trained here and of the stored one by DVC.
 
     Returns:
         Columns here, stored, difference; rows accuracy, ece and weights, with the number of weights

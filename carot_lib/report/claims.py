@@ -7,9 +7,9 @@ read from the interval of the replicates: all on the claimed side of zero (holds
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,13 +21,13 @@ from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.tables import TABLE2_RUNS, TITLES, MetricLookup
 
 BASELINES = ("ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls")
+COMPARED = ("id_acc", "id_ece", "id_ece_ts", "ood_acc", "ood_ece", "ood_ece_ts")
 Relation = Literal[">", "<", "~"]
 Statistic = Callable[[MetricLookup], float | np.ndarray]
 Estimate = Callable[[Statistic], tuple[float, float, float]]  # value, low, high
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One statistic of a claim, which is claimed to be > 0, < 0, or ~ 0 (within a margin)."""
 
     statistic: str
@@ -35,8 +35,7 @@ class Part:
     relation: Relation
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """One claim of the paper: its number, its source, a short wording, and its parts."""
 
     number: str
@@ -208,7 +207,7 @@ def check_claims(
 
     Args:
         claims: what is tested.
-        estimate: gives our value and interval, see `estimator`.
+        estimate: see `estimator`.
         paper: the published numbers.
         margin: largest absolute difference that is not meaningful.
         seeds: number of training seeds behind the numbers.
@@ -278,16 +277,14 @@ def saved_lookups(
         seed: seed of the resampling of training seeds.
     """
 
-    def of_seeds(key: tuple[str, str, str, str], suffix: str = "") -> np.ndarray:
-        run, dataset, calibration, metric = key
-        sets = ood if dataset == "ood" else [dataset]
-        names = [f"{name}|{calibration}|{metric}{suffix}" for name in sets]
+    def of_seeds(run: str, dataset: str, *key: str) -> np.ndarray:
+        names = ["|".join((name, *key)) for name in (ood if dataset == "ood" else [dataset])]
         arrays = [arrays for (name, _), arrays in saved.items() if name == run]
         return np.array([np.mean([one[name] for name in names], axis=0) for one in arrays])
 
     return (
-        lambda *key: float(of_seeds(key, "|value").mean()),
-        lambda *key: resample_seeds(of_seeds(key), seed),
+        lambda *key: float(of_seeds(*key, "value").mean()),
+        lambda *key: resample_seeds(of_seeds(*key), seed),
     )
 
 
@@ -313,11 +310,10 @@ def differences(runs: Sequence[str], reference: str, estimate: Estimate) -> pd.D
         "lower", or "within noise" if the interval holds zero.
     """
     rows = []
-    for run in runs:
-        for column in ("id_acc", "id_ece", "id_ece_ts", "ood_acc", "ood_ece", "ood_ece_ts"):
-            dataset, calibration, metric = TABLE1_COLUMNS[column]
-            value, low, high = estimate(difference(run, reference, column))
-            reading = "higher" if low > 0 else "lower" if high < 0 else "within noise"
-            rows.append((run, reference, dataset, metric, calibration, value, low, high, reading))
+    for run, column in product(runs, COMPARED):
+        dataset, calibration, metric = TABLE1_COLUMNS[column]
+        value, low, high = estimate(difference(run, reference, column))
+        reading = "higher" if low > 0 else "lower" if high < 0 else "within noise"
+        rows.append((run, reference, dataset, metric, calibration, value, low, high, reading))
     names = ["run", "against", "dataset", "metric", "calibration", "value", "low", "high"]
     return pd.DataFrame(rows, columns=[*names, "reading"])

@@ -38,10 +38,6 @@ _DATASET_NAMES = {
     "r": "R",
     "a": "A",
     "sketch": "Sketch",
-    "imagenet_v2": "V2",
-    "imagenet_r": "R",
-    "imagenet_a": "A",
-    "imagenet_sketch": "Sketch",
     "objectnet": "ObjectNet",
     "handwritten": "Handwritten (real)",
 }
@@ -49,15 +45,12 @@ _COUNTS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten
 
 
 def dataset_names(ood: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
-    """Names of the data sets of a profile, and of `ood`, the mean over the shifted sets.
+    """Names of the shifted and extra sets of a profile, and of `ood`, the mean over the shifted.
 
     A set that the paper does not have gets its name from its folder.
-
-    Args:
-        ood: shifted sets.
-        extra: sets that are reported separately.
     """
     names = dict(_DATASET_NAMES)
+    names |= {f"imagenet_{key}": names[key] for key in ("v2", "r", "a", "sketch")}
     for key in (*ood, *extra):
         title = key[:1].upper() + key[1:].replace("_", " ")
         names.setdefault(key, f"{title} ({key})" if title in names.values() else title)

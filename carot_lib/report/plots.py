@@ -72,19 +72,19 @@ def temperature_curves(
         ax.plot(temperatures[run], ece, zorder=3, **_marker(run))
     ax.axvline(1, color=GREY, linewidth=0.8, linestyle=DASHED)
     ax.set(xscale="log", xlabel="temperature", ylabel="ECE on ID validation", ylim=(0, None))
-    ticks = [0.5, 1, 2, 5, 10]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     ax.minorticks_off()
     return _finish(figure)
 
 
-def accuracy_ece_plane(points: Mapping[str, pd.DataFrame], baseline: str = "zs") -> Figure:
+def accuracy_ece_plane(points: Mapping[str, pd.DataFrame]) -> Figure:
     """ECE against accuracy, a point with intervals for each run; lower right is best.
 
+    Dashed lines are drawn through the point of ZS.
+
     Args:
-        points: by the title of the panel; rows named by run, columns acc, ece and acc_low,
-            acc_high, ece_low, ece_high.
-        baseline: run through whose accuracy and ECE dashed lines are drawn.
+        points: by the title of the panel; rows named by run, columns (acc, value), (acc, low),
+            (acc, high), and the same of ece.
     """
     figure, axes = plt.subplots(1, len(points), figsize=(PAGE_WIDTH, 3.4), squeeze=False)
     for ax, (title, table) in zip(axes[0], points.items(), strict=True):
@@ -92,11 +92,12 @@ def accuracy_ece_plane(points: Mapping[str, pd.DataFrame], baseline: str = "zs")
             # lines from low to high instead of error bars, which cannot show an interval that does
             # not contain its value: the bootstrap of an ECE is biased upwards
             look = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2}
-            ax.hlines(row["ece"], row["acc_low"], row["acc_high"], **look)
-            ax.vlines(row["acc"], row["ece_low"], row["ece_high"], **look)
-            ax.plot(row["acc"], row["ece"], zorder=3, **_marker(run))
-        ax.axvline(table.loc[baseline, "acc"], color=GREY, lw=0.7, ls=DASHED, zorder=0)
-        ax.axhline(table.loc[baseline, "ece"], color=GREY, lw=0.7, ls=DASHED, zorder=0)
+            acc, ece = row["acc"], row["ece"]
+            ax.hlines(ece["value"], acc["low"], acc["high"], **look)
+            ax.vlines(acc["value"], ece["low"], ece["high"], **look)
+            ax.plot(acc["value"], ece["value"], zorder=3, **_marker(run))
+        ax.axvline(table.loc["zs", ("acc", "value")], color=GREY, lw=0.7, ls=DASHED, zorder=0)
+        ax.axhline(table.loc["zs", ("ece", "value")], color=GREY, lw=0.7, ls=DASHED, zorder=0)
         ax.set(title=title, xlabel="accuracy", ylabel="ECE", ylim=(0, None))
         ax.margins(x=0.12, y=0.1)
     return _finish(figure)
@@ -168,8 +169,7 @@ def shift_profiles(tables: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> F
     size = (PAGE_WIDTH, 2.1 * len(tables) + 0.4)
     figure, axes = plt.subplots(len(tables), 1, figsize=size, sharex=True, squeeze=False)
     for ax, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
-        datasets = list(table["dataset"].unique())
-        _points(ax, table, runs, "dataset", datasets, linewidth=0.6)
+        _points(ax, table, runs, "dataset", list(table["dataset"].unique()), linewidth=0.6)
         ax.set(xlabel="", ylabel=label)
         ax.grid(axis="y")
     return _finish(figure, grid=False)
@@ -179,28 +179,25 @@ def calibrator_rows(
     tables: Mapping[str, pd.DataFrame],
     runs: Sequence[str],
     calibrations: Mapping[str, str],
-    label: str = "ECE",
 ) -> Figure:
-    """Values of each run after each calibration, one row per calibration, with intervals.
+    """ECE of each run after each calibration, one row per calibration, with intervals.
 
     Args:
         tables: by the title of the panel; columns run, calibration, value, low, high.
         runs: runs to draw, in this order.
         calibrations: names of the rows, from top to bottom; the last row is set apart as a bound
             that is chosen on the reported set.
-        label: label of the axis of the values.
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(PAGE_WIDTH, 4), sharey=True, squeeze=False)
     last = len(calibrations) - 1
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        order = list(calibrations)
-        _points(ax, table, runs, "calibration", order, horizontal=True, linestyle="none")
+        _points(ax, table, runs, "calibration", list(calibrations), True, linestyle="none")
         ax.axhspan(last - 0.5, last + 0.5, color="#F1F1F1", zorder=0)
         note = {"ha": "right", "va": "center", "size": 7, "color": GREY}
-        place = {"transform": ax.get_yaxis_transform(), **note}
-        ax.text(0.98, last, "chosen on the\nreported set", **place)
+        note |= {"transform": ax.get_yaxis_transform()}
+        ax.text(0.98, last, "chosen on the\nreported set", **note)
         ax.set_yticks(range(len(calibrations)), calibrations.values())
-        ax.set(title=title, xlabel=label, ylabel="", xlim=(0, None), ylim=(last + 0.5, -0.5))
+        ax.set(title=title, xlabel="ECE", ylabel="", xlim=(0, None), ylim=(last + 0.5, -0.5))
         ax.grid(axis="x")
     return _finish(figure, grid=False)
 

@@ -6,6 +6,7 @@ The white box of a bin is the range of accuracies that sampling noise explains i
 calibrated: a line inside it is no evidence of miscalibration.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,14 +30,13 @@ OVER_HATCH, UNDER_HATCH = "/////", "\\\\\\\\\\"
 TICKS, ALIGNED = [0, 50, 100], ["left", "center", "right"]  # percent
 # for the numbers of a histogram: their place on the axis and the range in percent that they cover
 SIDES = {"left": (0.04, 0, 40), "center": (0.5, 28, 72), "right": (0.97, 60, 100)}
+OFFSET = {"xycoords": "axes fraction", "textcoords": "offset points"}
+LEGEND_ENTRIES = 8  # of a grid
 LEFT, RIGHT, TOP = 0.86, 0.12, 0.3  # margins of a grid, in inches
 
 
 def reliability_diagram(
-    ax: Axes,
-    stats: BinStats,
-    interval: tuple[float, float] | None = None,
-    level: float = 0.95,
+    ax: Axes, stats: BinStats, interval: tuple[float, float] | None = None, level: float = 0.95
 ) -> None:
     """Draw accuracy against confidence, in percent, with the gap of each bin.
 
@@ -66,12 +66,12 @@ def reliability_diagram(
     left, right = centres - BAR * width / 2, centres + BAR * width / 2
     ax.hlines(accuracy, left, right, color=INK, linewidth=1.5, zorder=6, capstyle="butt")
     noise = " (noise)" if stats.p_value() > 1 - level else ""
-    place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top", "zorder": 8}
+    text = {**OFFSET, "va": "top", "zorder": 8}
     ece = f"ECE {100 * stats.ece():.1f}{noise}"
-    ax.annotate(ece, (0, 1), (4, -3), weight="bold", size=8.5, **place)
+    ax.annotate(ece, (0, 1), (4, -3), weight="bold", size=8.5, **text)
     if interval is not None:
         ends = f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
-        ax.annotate(ends, (0, 1), (4, -14), color=GREY, size=8, **place)
+        ax.annotate(ends, (0, 1), (4, -14), color=GREY, size=8, **text)
     ax.set(xlim=(0, 100), ylim=(0, 100), xticks=TICKS, yticks=TICKS)
     ax.grid(axis="y")
 
@@ -79,10 +79,7 @@ def reliability_diagram(
 def confidence_histogram(ax: Axes, stats: BinStats, top: float = 100.0) -> None:
     """Draw the share of samples in each bin, the accuracy and the mean confidence, in percent.
 
-    Args:
-        ax: axes to draw on.
-        stats: predictions grouped by confidence.
-        top: upper end of the axis, the same for all panels that are compared.
+    `top` is the upper end of the axis, the same for all panels that are compared.
 
     Source: layout of CaRot, Figure 1 (lower panels).
     """
@@ -95,14 +92,12 @@ def confidence_histogram(ax: Axes, stats: BinStats, top: float = 100.0) -> None:
     ax.axvline(accuracy, color=INK, linewidth=1.4, zorder=3)
     ax.axvline(confidence, color=colour, linewidth=1.4, linestyle=MEAN_DASHES, zorder=3)
     lines = np.array([accuracy, confidence])
-    clear = (
-        side for side, (_, low, high) in SIDES.items() if not ((low < lines) & (lines < high)).any()
-    )
-    side = next(clear, "left")
-    text = {"xycoords": "axes fraction", "textcoords": "offset points", "size": 8, "va": "top"}
-    text |= {"ha": side, "zorder": 4}
-    ax.annotate(f"acc {accuracy:.0f}", (SIDES[side][0], 1), (0, -1), color=INK, **text)
-    ax.annotate(f"conf {confidence:.0f}", (SIDES[side][0], 1), (0, -11), color=colour, **text)
+    free = (k for k, (_, low, high) in SIDES.items() if not ((low < lines) & (lines < high)).any())
+    side = next(free, "left")
+    place = (SIDES[side][0], 1)
+    text = {**OFFSET, "size": 8, "va": "top", "ha": side, "zorder": 4}
+    ax.annotate(f"acc {accuracy:.0f}", place, (0, -1), color=INK, **text)
+    ax.annotate(f"conf {confidence:.0f}", place, (0, -11), color=colour, **text)
     ax.set(xlim=(0, 100), ylim=(0, top), xticks=TICKS)
     ax.grid(axis="y")
 
@@ -135,7 +130,7 @@ def reliability_grid(
     share = max(one.count.max() / one.n for row in stats.values() for one in row.values())
     # a narrow figure folds its legend, which then needs more height below the axes, in inches
     in_row = min(len(columns), 4)
-    below = 0.5 + 0.17 * -(-len(_legend_entries(level)) // in_row)
+    below = 0.5 + 0.17 * math.ceil(LEGEND_ENTRIES / in_row)
     width = LEFT + RIGHT + 1.4 * len(columns)
     height = TOP + below + (1.95 if len(rows) < 4 else 1.5) * len(rows)
     # an engine that leaves everything in its place: with none at all, matplotlib would apply that
@@ -164,8 +159,7 @@ def reliability_grid(
                 upper.set_ylabel("accuracy (%)", color=GREY)
                 lower.set_ylabel("share (%)", color=GREY)
                 figure.align_ylabels([upper, lower])
-                text = {"xycoords": "axes fraction", "textcoords": "offset points", "rotation": 90}
-                text |= {"ha": "center", "va": "center"}
+                text = {**OFFSET, "rotation": 90, "ha": "center", "va": "center"}
                 upper.annotate(row, (0, 0.3), (-55, 0), weight="bold", size=9, **text)
                 upper.annotate(f"N = {one.n:,}", (0, 0.3), (-44, 0), color=GREY, **text)
     place = {"loc": "lower center", "bbox_to_anchor": (0.53, 0), "columnspacing": 1.4}
@@ -175,28 +169,22 @@ def reliability_grid(
 
 def add_legend(parent: Figure | Axes, level: float, intervals: bool = True, **options: Any) -> None:
     """Explain the parts of a reliability diagram and its histogram in a legend."""
-    entries = _legend_entries(level)
-    if not intervals:
-        entries.popitem()
-    pair = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
-    parent.legend(entries.values(), entries, handler_map=pair, handlelength=2.2, **options)
-
-
-def _legend_entries(level: float) -> dict[str, Patch | Line2D | tuple[Line2D, ...]]:
     gaps = ((OVER, OVER_HATCH, "over-confident gap"), (UNDER, UNDER_HATCH, "under-confident gap"))
     means = [Line2D([], [], color=colour, linestyle=MEAN_DASHES) for colour in (OVER, UNDER)]
     percent = f"{100 * level:.0f}%"
-    return {
+    entries = {
         "accuracy": Patch(facecolor=PALE),
         **{name: Patch(fc=_tint(colour), ec=colour, hatch=hatch) for colour, hatch, name in gaps},
         f"{percent} consistency box": Patch(facecolor="white", edgecolor=INK),
         "perfect calibration": Line2D([], [], color=GREY, linestyle=DASHED),
         "accuracy (bin, mean)": Line2D([], [], color=INK, linewidth=1.5),
         "mean confidence": tuple(means),
-        f"{percent} interval of ECE": Line2D(
-            [], [], linestyle="none", marker="$a-b$", markersize=14, mew=0, color=GREY
-        ),
     }
+    if intervals:
+        mark = {"marker": "$a-b$", "markersize": 14, "mew": 0, "linestyle": "none"}
+        entries[f"{percent} interval of ECE"] = Line2D([], [], color=GREY, **mark)
+    pair = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
+    parent.legend(entries.values(), entries, handler_map=pair, handlelength=2.2, **options)
 
 
 def _tint(colour: str) -> tuple[float, ...]:

@@ -13,8 +13,6 @@ from carot_lib.files import read_json, reading
 from carot_lib.layout import Layout, find_root
 from carot_lib.report.names import RUN_NAMES, dataset_names
 
-INTERVAL = ["value", "low", "high"]
-
 
 @dataclass(frozen=True)
 class Report:
@@ -46,9 +44,10 @@ class Report:
         """A table of results/<profile>/tables, for example `table1`."""
         return read_table(self.layout.tables / f"{name}.csv")
 
-    def temperature(self, run: str) -> float:
-        """The temperature chosen for a run."""
-        path = self.layout.evaluation(run, self.seed) / "temperature.json"
+    def temperature(self, run: str, seed: int | None = None) -> float:
+        """The temperature chosen for a run, of the first seed unless another is given."""
+        seed = self.seed if seed is None else seed
+        path = self.layout.evaluation(run, seed) / "temperature.json"
         return read_json(path)["temperature"]
 
     def temperature_curve(self, run: str) -> pd.DataFrame:
@@ -69,45 +68,37 @@ class Report:
         confidences, correct = predictions.confidences(temperature)
         return BinStats.from_confidences(confidences, correct, self.evaluation.n_bins)
 
-    def interval(self, run: str, dataset: str, calibration: str) -> tuple[float, float]:
-        """Bootstrap interval of an ECE."""
-        row = self.select("ece", calibration, self.seed).loc[(run, dataset)]
-        return float(row["low"]), float(row["high"])
-
     def select(self, metric: str, calibration: str, seed: int) -> pd.DataFrame:
         """Value and interval of one metric, by run and dataset."""
         table = self.metrics
         chosen = (table["metric"] == metric) & (table["seed"] == seed)
         chosen &= table["calibration"] == calibration
-        return table[chosen].set_index(["run", "dataset"])[INTERVAL]
+        return table[chosen].set_index(["run", "dataset"])[["value", "low", "high"]]
 
     def grid(
         self, runs: Sequence[str], datasets: Sequence[str], calibration: str = "none"
     ) -> tuple[dict[str, dict[str, BinStats]], dict[str, dict[str, tuple[float, float]]], float]:
         """Arguments of `reliability_grid`: statistics, intervals of the ECEs and their level."""
         stats, intervals = {}, {}
+        ece = self.select("ece", calibration, self.seed)[["low", "high"]]
         for dataset in datasets:
             name = self.names[dataset]
             stats[name] = {RUN_NAMES[r]: self.stats(r, dataset, calibration) for r in runs}
-            intervals[name] = {RUN_NAMES[r]: self.interval(r, dataset, calibration) for r in runs}
+            intervals[name] = {RUN_NAMES[r]: tuple(ece.loc[(r, dataset)]) for r in runs}
         return stats, intervals, self.evaluation.bootstrap.level
 
-    def plane(self, runs: Sequence[str], dataset: str, calibration: str = "none") -> pd.DataFrame:
-        """What `accuracy_ece_plane` draws: acc, ece and their intervals, by run."""
-        columns = {}
-        for name, metric in (("acc", "accuracy"), ("ece", "ece")):
-            part = self.select(metric, calibration, self.seed).xs(dataset, level="dataset")
-            columns[name] = part["value"]
-            columns[f"{name}_low"], columns[f"{name}_high"] = part["low"], part["high"]
-        return pd.DataFrame(columns).loc[list(runs)]
+    def plane(self, runs: Sequence[str], dataset: str) -> pd.DataFrame:
+        """What `accuracy_ece_plane` draws: accuracy and ECE with their intervals, by run."""
+        metrics = {"acc": "accuracy", "ece": "ece"}
+        parts = {name: self.select(key, "none", self.seed) for name, key in metrics.items()}
+        return pd.concat(parts, axis=1).xs(dataset, level="dataset").loc[list(runs)]
 
     def profile_of_shifts(
-        self, runs: Sequence[str], datasets: Sequence[str], metric: str, calibration: str = "none"
+        self, runs: Sequence[str], datasets: Sequence[str], metric: str
     ) -> pd.DataFrame:
         """What `shift_profiles` draws: run, dataset (by name), value, low, high."""
-        part = self.select(metric, calibration, self.seed)
         wanted = pd.MultiIndex.from_product([runs, datasets], names=["run", "dataset"])
-        table = part.loc[wanted].reset_index()
+        table = self.select(metric, "none", self.seed).loc[wanted].reset_index()
         return table.assign(dataset=table["dataset"].map(self.names))
 
 

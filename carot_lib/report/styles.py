@@ -9,25 +9,15 @@ from carot_lib.files import atomic_write
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart. A run with label smoothing
 # has the colour and marker of the run without it, with dashes and an open marker.
-_COLOURS = {
-    "zs": "#555555",
-    "ft": "#D55E00",
-    "wise_ft": "#E69F00",
-    "flyp": "#0072B2",
-    "carot": "#00735C",
-    "carot_every_step": "#56B4E9",
-    "carot_update_2x": "#CC79A7",
-    "carot_frozen": "#8A5A00",
-}
-_MARKERS = {
-    "zs": "s",
-    "ft": "o",
-    "wise_ft": "^",
-    "flyp": "D",
-    "carot": "*",
-    "carot_every_step": "v",
-    "carot_update_2x": "P",
-    "carot_frozen": "X",
+_LOOKS = {
+    "zs": ("#555555", "s"),
+    "ft": ("#D55E00", "o"),
+    "wise_ft": ("#E69F00", "^"),
+    "flyp": ("#0072B2", "D"),
+    "carot": ("#00735C", "*"),
+    "carot_every_step": ("#56B4E9", "v"),
+    "carot_update_2x": ("#CC79A7", "P"),
+    "carot_frozen": ("#8A5A00", "X"),
 }
 OVER, UNDER = "#D55E00", "#00735C"  # over- and under-confident: apart in hue, lightness, hatch
 INK, GREY, PALE = "#1A1A1A", "#6E6E6E", "#A9C4E0"
@@ -72,12 +62,12 @@ _METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer"
 
 def colour_of(run: str) -> str:
     """Colour of a run in every figure."""
-    return _COLOURS[run.removesuffix("_ls")]
+    return _LOOKS[run.removesuffix("_ls")][0]
 
 
 def marker_of(run: str) -> str:
     """Marker of a run in every figure."""
-    return _MARKERS[run.removesuffix("_ls")]
+    return _LOOKS[run.removesuffix("_ls")][1]
 
 
 def use_style() -> None:

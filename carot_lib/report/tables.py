@@ -1,6 +1,7 @@
 """Tables 1 and 2 from the long table of metrics: alone, against the paper's, and with intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,9 @@ TITLES = {
     "ood_ece_ts": "OOD ECE w/ TS",
     "temperature": "T",
 }
-BETTER = {"accuracy": +1, "ece": -1}  # +1: more is better, -1: less is; others have no best
+# +1: more is better, -1: less is; others have no best
+BETTER = {"id_acc": +1, "ood_acc": +1, **dict.fromkeys(ECES, -1)}
+KEY = ["run", "seed", "dataset", "calibration", "metric"]  # of the long tables
 LEGEND = (
     "In brackets: {level:g} % bootstrap interval over test images, of one training; "
     "resampling adds noise, so a value near its floor can lie below its interval. Floor: the "
@@ -64,31 +67,18 @@ POSTHOC_LEGEND = (
 def mean_over_seeds(metrics: pd.DataFrame) -> MetricLookup:
     """Look numbers up in the long table of metrics; each is the mean over all training seeds.
 
-    Args:
-        metrics: columns run, seed, dataset, calibration, metric, value.
-
-    Returns:
-        A function that raises ValueError, naming the number, where that of any seed is missing.
+    The function raises ValueError, naming the number, where that of any seed is missing.
     """
-    values = metrics.set_index(["run", "dataset", "calibration", "metric", "seed"])["value"]
-    seeds = metrics["seed"].unique().tolist()
+    numbers, seeds = metrics.set_index(KEY), metrics["seed"].unique().tolist()
 
-    def lookup(run: str, dataset: str, calibration: str, metric: str) -> float:
-        numbers = values.reindex([(run, dataset, calibration, metric, seed) for seed in seeds])
-        for seed, number in zip(seeds, numbers, strict=True):
-            if pd.isna(number):
-                raise _missing(run, seed, dataset, calibration, metric)
-        return float(numbers.mean())
+    def lookup(run: str, *key: str) -> float:
+        return float(np.mean([_number(numbers, run, seed, *key)["value"] for seed in seeds]))
 
     return lookup
 
 
 def make_table(name: str, metrics: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 or 2: a column that names its rows, and numbers, means over the seeds.
-
-    Args:
-        name: `table1` or `table2`.
-        metrics: columns run, seed, dataset, calibration, metric, value.
+    """`table1` or `table2`: a column that names its rows, and numbers, means over the seeds.
 
     Raises:
         ValueError: a number is missing; the message names it.
@@ -124,17 +114,17 @@ def ranks(table: pd.DataFrame) -> pd.DataFrame:
     The row ZS does not compete: it is not fine-tuned.
     """
     result = pd.DataFrame(0, index=table.index, columns=table.columns)
-    competes = table.iloc[:, 0] != "zs"
-    for column in table.columns[1:]:
-        if better := _better(column):
-            values = (-better * table.loc[competes, column]).rank(method="min")
-            result.loc[values.index[values <= 2], column] = values[values <= 2].astype(int)
+    competing = table[table.iloc[:, 0] != "zs"]
+    for column in table.columns.intersection(list(BETTER)):
+        rank = competing[column].rank(method="min", ascending=BETTER[column] < 0)
+        result.loc[rank.index[rank <= 2], column] = rank[rank <= 2].astype(int)
     return result
 
 
 def to_markdown(table: pd.DataFrame, names: Mapping[str, str]) -> str:
     """A Markdown table: best value of each column in bold, second in italics."""
-    return _markdown(_formatted(table, names, ("**{}**", "*{}*")).rename(columns=_head))
+    cells = _formatted(table, names, ("**{}**", "*{}*")).rename(columns=_head)
+    return _markdown(list(cells), cells.to_numpy().tolist())
 
 
 def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label: str) -> str:
@@ -157,8 +147,8 @@ def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label:
 def styled(table: pd.DataFrame, names: Mapping[str, str]) -> Styler:
     """A table for a notebook's page: best value of each column in bold, second underlined."""
     cells = _formatted(table, names, ("<strong>{}</strong>", "<u>{}</u>")).rename(columns=_head)
-    for arrow in "↑↓":  # no line break before it
-        cells.columns = cells.columns.str.replace(f" {arrow}", f"\N{NO-BREAK SPACE}{arrow}")
+    # no line break before an arrow
+    cells.columns = cells.columns.str.replace(" (?=[↑↓])", "\N{NO-BREAK SPACE}", regex=True)
     return cells.style.hide(axis="index")
 
 
@@ -168,19 +158,13 @@ def intervals_markdown(metrics: pd.DataFrame, names: Mapping[str, str], level: f
     Raises:
         ValueError: a number is missing; the message names it.
     """
-    numbers = _by_key(metrics)
-    head = ["Method"]
-    for column in ECES:
-        head += [_head(column), "floor"]
-    rows = []
-    for run in TABLE1_RUNS:
-        for seed in metrics["seed"].unique().tolist():
-            row = [_row_name(run, seed, names, metrics)]
-            for column in ECES:
-                row += _ece_cells(numbers, (run, seed, *TABLE1_COLUMNS[column][:2]), level)
-            rows.append(row)
-    legend = LEGEND.format(level=100 * level, alpha=100 * (1 - level))
-    return f"{_markdown(pd.DataFrame(rows, columns=head))}\n{legend}\n"
+    numbers, rows = metrics.set_index(KEY), []
+    for run, seed in product(TABLE1_RUNS, metrics["seed"].unique().tolist()):
+        rows.append([_row_name(run, seed, names, metrics)])
+        for column in ECES:
+            rows[-1] += _ece_cells(numbers, (run, seed, *TABLE1_COLUMNS[column][:2]), level)
+    head = ["Method", *(title for column in ECES for title in (_head(column), "floor"))]
+    return f"{_markdown(head, rows)}\n{_legend(level)}\n"
 
 
 def posthoc_markdown(
@@ -190,19 +174,16 @@ def posthoc_markdown(
 
     Args and errors as of `intervals_markdown`; `calibrations` are their names, in order.
     """
-    numbers, rows = _by_key(posthoc), []
-    for run, seed in dict.fromkeys(zip(posthoc["run"], posthoc["seed"], strict=True)):
-        for calibration, title in calibrations.items():
-            row = [_row_name(run, seed, names, posthoc), title]
-            for dataset in ("id_test", "ood"):
-                key = (run, seed, dataset, calibration)
-                row += [*_ece_cells(numbers, key, level), _change(numbers, key)]
-            rows.append(row)
+    numbers, rows = posthoc.set_index(KEY), []
+    trained = posthoc[["run", "seed"]].drop_duplicates().itertuples(index=False)
+    for (run, seed), calibration in product(trained, calibrations):
+        rows.append([_row_name(run, seed, names, posthoc), calibrations[calibration]])
+        for dataset in ("id_test", "ood"):
+            key = (run, seed, dataset, calibration)
+            rows[-1] += [*_ece_cells(numbers, key, level), _change(numbers, key)]
     ends = ["floor", "change"]
     head = ["Method", "Calibration", "ID ECE ↓", *ends, "OOD ECE ↓", *ends]
-    body = _markdown(pd.DataFrame(rows, columns=head), text_columns=2)
-    legend = LEGEND.format(level=100 * level, alpha=100 * (1 - level))
-    return f"{body}\n{legend} {POSTHOC_LEGEND}\n"
+    return f"{_markdown(head, rows, text_columns=2)}\n{_legend(level)} {POSTHOC_LEGEND}\n"
 
 
 def _formatted(
@@ -220,48 +201,44 @@ def _formatted(
     return pd.DataFrame(cells)
 
 
-def _better(column: str) -> int:
-    return BETTER.get(TABLE1_COLUMNS[column][-1], 0) if column in TABLE1_COLUMNS else 0
-
-
 def _head(column: str) -> str:
     """`ID ECE ↓`: title of a column, and which numbers are better."""
-    return TITLES[column] + {1: " ↑", -1: " ↓", 0: ""}[_better(column)]
+    return TITLES[column] + {1: " ↑", -1: " ↓"}.get(BETTER.get(column), "")
 
 
 def _latex_head(column: str) -> tuple[str, str]:
     r"""`ECE ($\downarrow$)` and `ID`: quantity, which columns may share, and name of the set."""
-    if not _better(column):
+    if column not in BETTER:
         return "", TITLES[column]
     dataset, _, quantity = TITLES[column].partition(" ")
-    return quantity + {1: r" ($\uparrow$)", -1: r" ($\downarrow$)"}[_better(column)], dataset
+    return quantity + {1: r" ($\uparrow$)", -1: r" ($\downarrow$)"}[BETTER[column]], dataset
 
 
-def _markdown(cells: pd.DataFrame, text_columns: int = 1) -> str:
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
     """A Markdown table whose first columns are text and whose others are numbers."""
-    rule = [":--"] * text_columns + ["--:"] * (len(cells.columns) - text_columns)
-    rows = [cells.columns, rule, *cells.to_numpy()]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    rule = [":--"] * text_columns + ["--:"] * (len(head) - text_columns)
+    return "".join("| " + " | ".join(row) + " |\n" for row in (head, rule, *rows))
 
 
-def _by_key(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Value, low and high, by run, seed, dataset, calibration and metric."""
-    key = ["run", "seed", "dataset", "calibration", "metric"]
-    return metrics.set_index(key)[["value", "low", "high"]]
+def _legend(level: float) -> str:
+    return LEGEND.format(level=100 * level, alpha=100 * (1 - level))
 
 
-def _number(numbers: pd.DataFrame, key: Key, metric: str) -> tuple[float, float, float]:
-    """Value, low and high of a metric."""
-    if (*key, metric) not in numbers.index:
-        raise _missing(*key, metric)
-    return tuple(numbers.loc[(*key, metric)])
+def _number(numbers: pd.DataFrame, run: str, seed: int, *key: str) -> pd.Series:
+    """The row of a metric in the long table, which is indexed by KEY."""
+    row = (run, seed, *key)
+    if row not in numbers.index or pd.isna(numbers.loc[row, "value"]):
+        dataset, calibration, metric = key
+        where = f"{metric} on {dataset} (calibration {calibration}) for run {run}, seed {seed}"
+        raise ValueError(f"no value of {where}")
+    return numbers.loc[row]
 
 
 def _ece_cells(numbers: pd.DataFrame, key: Key, level: float) -> tuple[str, str]:
     """ECE with its interval, marked if it is within noise of its floor, and the floor."""
-    value, low, high = _number(numbers, key, "ece")
-    mark = " †" if _number(numbers, key, "ece_p_value")[0] > 1 - level else ""
-    floor = _number(numbers, key, "ece_noise_floor")[0]
+    value, low, high = _number(numbers, *key, "ece")[["value", "low", "high"]]
+    mark = " †" if _number(numbers, *key, "ece_p_value")["value"] > 1 - level else ""
+    floor = _number(numbers, *key, "ece_noise_floor")["value"]
     return f"{value:.4f} [{low:.4f}, {high:.4f}]{mark}", f"{floor:.4f}"
 
 
@@ -269,7 +246,7 @@ def _change(numbers: pd.DataFrame, key: Key) -> str:
     """What a calibration changes in the ECE, or that this is noise."""
     if key[-1] == "none":
         return "–"
-    value, low, high = _number(numbers, key, "ece_difference")
+    value, low, high = _number(numbers, *key, "ece_difference")[["value", "low", "high"]]
     return "within noise" if low <= 0 <= high else f"{value:+.4f}"
 
 
@@ -277,8 +254,3 @@ def _row_name(run: str, seed: int, names: Mapping[str, str], metrics: pd.DataFra
     """A run's name, with its seed where there are several."""
     name = names.get(run, run)
     return name if metrics["seed"].nunique() == 1 else f"{name}, seed {seed}"
-
-
-def _missing(run: str, seed: int, dataset: str, calibration: str, metric: str) -> ValueError:
-    where = f"{metric} on {dataset} (calibration {calibration}) for run {run}, seed {seed}"
-    return ValueError(f"no value of {where}")

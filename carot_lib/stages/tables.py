@@ -7,14 +7,18 @@ paper's (paper_table1.csv, paper_table2.csv); the ECEs with intervals and noise 
 against CaRot.
 """
 
-import itertools
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from carot_lib.calibration.predictions import check_same_images
-from carot_lib.evaluation import load_evaluation, load_rows
-from carot_lib.files import read_json, reading, write_text
+from carot_lib.evaluation import RowParams, load_evaluation, load_rows
+from carot_lib.files import reading, write_text
 from carot_lib.layout import Layout
 from carot_lib.report.claims import (
     CLAIMS,
@@ -48,9 +52,20 @@ def tables(layout: Layout) -> None:
     Raises:
         ValueError: a number is missing, or the runs were not all evaluated on the same images.
     """
-    level = load_evaluation(layout).bootstrap.level
-    metrics, posthoc = (read_all(layout, name) for name in ("metrics.csv", "posthoc.csv"))
-    replication, against_carot = replicate(layout)
+    evaluation, rows = load_evaluation(layout), load_rows(layout)
+    level = evaluation.bootstrap.level
+    metrics = pd.concat(read_all(layout, rows, "metrics.csv", pd.read_csv).values())
+    posthoc = pd.concat(read_all(layout, rows, "posthoc.csv", pd.read_csv).values())
+    chosen = read_all(layout, rows, "temperature.json", lambda path: json.loads(path.read_bytes()))
+    for name in ("id_test", *evaluation.ood):
+        seen = {f"{run}, seed {s}": one["fingerprints"][name] for (run, s), one in chosen.items()}
+        check_same_images(name, seen)
+    saved = read_all(layout, rows, "replicates.npz", lambda path: dict(np.load(path)))
+    lookups = saved_lookups(saved, evaluation.ood, evaluation.bootstrap.seed)
+    estimate, paper = estimator(*lookups, level), paper_lookup(layout.paper)
+    margin, others = evaluation.equivalence_margin, [run for run in rows.rows if run != "carot"]
+    replication = check_claims(CLAIMS, estimate, paper, margin, len(rows.seeds))
+    against_carot = differences(others, "carot", estimate)
     files = {
         "metrics.csv": metrics.to_csv(index=False),
         "posthoc.csv": posthoc.to_csv(index=False),
@@ -72,40 +87,13 @@ def tables(layout: Layout) -> None:
         write_text(layout.tables / name, text)
 
 
-def replicate(layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Test every claim and compare every run with CaRot.
-
-    Returns:
-        The results of `check_claims` and `differences`.
-
-    Raises:
-        ValueError: the runs were not all evaluated on the same images of a set.
-    """
-    params, rows = load_evaluation(layout), load_rows(layout)
-    saved, fingerprints = {}, {name: {} for name in ("id_test", *params.ood)}
-    for run, seed in itertools.product(rows.rows, rows.seeds):
-        folder = layout.evaluation(run, seed)
-        seen = read_json(folder / "temperature.json")["fingerprints"]
-        for name, of_runs in fingerprints.items():
-            of_runs[f"{run}, seed {seed}"] = seen[name]
-        path = folder / "replicates.npz"
-        with reading(path), np.load(path) as arrays:
-            saved[run, seed] = dict(arrays)
-    for name, of_runs in fingerprints.items():
-        check_same_images(name, of_runs)
-    value, replicates = saved_lookups(saved, params.ood, params.bootstrap.seed)
-    estimate = estimator(value, replicates, params.bootstrap.level)
-    paper, margin = paper_lookup(layout.paper), params.equivalence_margin
-    claims = check_claims(CLAIMS, estimate, paper, margin, len(rows.seeds))
-    others = [run for run in rows.rows if run != "carot"]
-    return claims, differences(others, "carot", estimate)
-
-
-def read_all(layout: Layout, name: str) -> pd.DataFrame:
-    """One file of the evaluations of every run and seed, one below the other."""
-    rows, parts = load_rows(layout), []
-    for run, seed in itertools.product(rows.rows, rows.seeds):
-        path = layout.evaluation(run, seed) / name
+def read_all(
+    layout: Layout, rows: RowParams, name: str, read: Callable[[Path], Any]
+) -> dict[tuple[str, int], Any]:
+    """One file of the evaluations of every run and seed, by both."""
+    contents = {}
+    for key in product(rows.rows, rows.seeds):
+        path = layout.evaluation(*key) / name
         with reading(path):
-            parts.append(pd.read_csv(path))
-    return pd.concat(parts)
+            contents[key] = read(path)
+    return contents

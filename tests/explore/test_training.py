@@ -8,11 +8,12 @@ import pytest
 import torch
 import yaml
 from IPython.display import DisplayHandle
+from matplotlib.figure import Figure
 
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.data.datasets import LabelledSet, read_prompts, read_set, write_set
 from carot_lib.explore import training as module
-from carot_lib.explore.training import LossMonitor, compare_with_stored, thin_out
+from carot_lib.explore.training import compare_with_stored, loss_curve, loss_monitor, thin_out
 from carot_lib.files import write_json
 from carot_lib.layout import Layout
 from carot_lib.models.clip import load_classifier, load_clip, save_clip
@@ -42,34 +43,43 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list:
     return seen
 
 
-def test_the_monitor_shows_the_sum_of_the_terms_from_the_first_to_the_last_step(shown: list):
-    with LossMonitor(3) as monitor:
-        for step in (1, 2, 3):
-            monitor({"step": step, "learning_rate": 0.1, "a": 4.0 / step, "b": 2.0 / step})
-            monitor({"step": step, "id_val/accuracy": 0.5})  # a validation is no loss
-            print("quiet", file=sys.stderr)
-    assert monitor.losses().to_dict() == {1: 6.0, 2: 3.0, 3: 2.0}
-    assert monitor.bar.value == 3
-    assert monitor.label.value == "3 of 3: loss 3.667 nats"
-    assert monitor.losses_line.get_ydata() == pytest.approx([1, 1 / 2, 1 / 3])
-    assert monitor.mean_line.get_ydata() == pytest.approx([1, 3 / 4, 11 / 18])
-    assert shown[0] is shown[1]
+def test_the_curve_shows_the_losses_so_far_and_their_running_mean():
+    (ax,) = loss_curve({1: 6.0, 2: 3.0, 3: 2.0}, 4).axes
+    losses, means = (line.get_xydata().tolist() for line in ax.lines)
+    assert losses == [[1, 6], [2, 3], [3, 2]]
+    assert means == [[1, 6], [2, 4.5], [3, pytest.approx(11 / 3)]]
+    assert ax.get_title(loc="right") == "step 3 of 4: loss 3.667 nats"
+    assert ax.get_xlim() == (0, 4)
+    assert loss_curve({}, 4).axes[0].get_title(loc="right") == ""
 
 
-def test_the_monitor_draws_now_and_then_only(shown: list, monkeypatch: pytest.MonkeyPatch):
+def test_the_monitor_draws_the_sum_of_the_terms_now_and_then_and_at_the_end(
+    shown: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     clock, drawn = iter(range(100)), []
+
+    def draw(losses: dict[int, float], total_steps: int) -> Figure:
+        drawn.append(dict(losses))
+        return loss_curve(losses, total_steps)
+
+    monkeypatch.setattr(module, "loss_curve", draw)
     monkeypatch.setattr(module.time, "monotonic", lambda: 0.1 * next(clock))
-    monitor = LossMonitor(20)
-    monkeypatch.setattr(monitor._figure, "refresh", lambda: drawn.append(1))
-    for step in range(1, 21):
-        monitor({"step": step, "learning_rate": 0.1, "a": 1.0})
+    with loss_monitor(20) as log:
+        for step in range(1, 21):
+            terms = {"a": 4.0 / step, "b": 2.0 / step}
+            log({"step": step, "learning_rate": 0.1, **terms, "id_val/accuracy": 0.5})
+            print("quiet", file=sys.stderr)
+    assert capsys.readouterr().err == ""
+    assert drawn[0] == {}
+    assert drawn[-1] == {step: pytest.approx(6.0 / step) for step in range(1, 21)}
     # each look at the clock takes 0.1 s here: a second has passed after every tenth or so
-    assert 1 <= len(drawn) <= 2
+    assert 3 <= len(drawn) <= 4
+    assert shown[0] is shown[1]
 
 
 def test_an_error_in_the_training_comes_out_and_ends_the_silence(shown: list):
     stderr = sys.stderr
-    with pytest.raises(FloatingPointError), LossMonitor(3):
+    with pytest.raises(FloatingPointError), loss_monitor(3):
         raise FloatingPointError("the loss is not finite")
     assert sys.stderr is stderr
     assert len(shown) == 2
@@ -122,7 +132,7 @@ def test_a_run_in_a_notebook_is_the_run_of_the_stage_bit_for_bit(layout: Layout,
     clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
     images = thin_out(read_set(layout.data, "train"), max_size=5_000)
-    with LossMonitor(scale.training.total_steps(len(images.labels))) as monitor:
+    with loss_monitor(scale.training.total_steps(len(images.labels))) as monitor:
         run, training = scale.runs["ft"], scale.training
         classifier = fine_tune(
             run, training, scale.hardware, clip, prompts, images, 3, monitor, "ft"
@@ -131,7 +141,6 @@ def test_a_run_in_a_notebook_is_the_run_of_the_stage_bit_for_bit(layout: Layout,
     ours, theirs = classifier.state_dict(), stored.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert len(monitor.losses()) == 8  # 2 epochs of 4 batches
     table = compare_with_stored(classifier, stored, read_set(layout.data, "id_test"), 10, CPU)
     assert table["difference"].tolist() == [0.0, 0.0, 0.0]
     assert table.loc["weights", "here"] == sum(v.numel() for v in ours.values())

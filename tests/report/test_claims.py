@@ -86,20 +86,14 @@ def test_scaling_compares_a_run_with_itself():
     # .05 with temperature scaling minus .08 without
     of_calibration = {"temperature": 0.05, "none": 0.08}
     part = scaling_effect("ft", "id_ece")
-    effect = part.compute(lambda run, dataset, calibration, m: of_calibration[calibration])
-    assert effect == pytest.approx(-0.03)
+    assert part.compute(lambda r, d, calibration, m: of_calibration[calibration]) == 0.05 - 0.08
 
 
 def test_trade_off_is_the_mean_of_both_gains():
     # ID .80 - .81 = -.01, OOD .64 - .57 = .07, mean .03
-    accuracy = {
-        ("wise_ft", "id_test"): 0.80,
-        ("ft", "id_test"): 0.81,
-        ("wise_ft", "ood"): 0.64,
-        ("ft", "ood"): 0.57,
-    }
+    accuracy = {"wise_ft": {"id_test": 0.80, "ood": 0.64}, "ft": {"id_test": 0.81, "ood": 0.57}}
     part = mean_accuracy_gain("wise_ft", "ft")
-    assert part.compute(lambda run, dataset, c, m: accuracy[run, dataset]) == pytest.approx(0.03)
+    assert part.compute(lambda run, dataset, c, m: accuracy[run][dataset]) == pytest.approx(0.03)
 
 
 def test_best_baseline_is_the_most_accurate_or_the_least_wrong():
@@ -118,54 +112,53 @@ def test_best_baseline_is_chosen_anew_in_each_replicate():
     np.testing.assert_allclose(lead, [0.05, -0.05])
 
 
-def one_claim(relation: str) -> list[Claim]:
-    return [Claim("9", "Here", "Words", compare("ft", "zs", ood_acc=relation))]
+def check(
+    value: MetricLookup,
+    replicates: MetricLookup,
+    *relations: str,
+    paper: MetricLookup | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """A claim that FT minus ZS has these relations, tested on two seeds."""
+    parts = tuple(part for one in relations for part in compare("ft", "zs", ood_acc=one))
+    claims = [Claim("9", "Here", "Words", parts), Claim("10", "Here", "Words", parts[:1])]
+    estimate = estimator(value, replicates, level)
+    return check_claims(claims, estimate, paper or value, MARGIN, 2)
 
 
 def test_replicates_are_paired_so_shared_noise_cancels():
     noise = np.random.default_rng(0).normal(0, 0.1, size=500)
     replicates = values(ft=0.51 + noise, zs=0.5 + noise)
-    estimate = estimator(values(ft=0.51, zs=0.5), replicates, 0.95)
-    report = check_claims(one_claim(">"), estimate, values(ft=0.4, zs=0.5), MARGIN, 1)
-    [row] = report.to_dict("records")
+    report = check(values(ft=0.51, zs=0.5), replicates, ">", paper=values(ft=0.4, zs=0.5))
+    row = report.iloc[0]
     # each has an interval of +-.2, their difference none
     assert (row["low"], row["high"]) == (pytest.approx(0.01), pytest.approx(0.01))
     assert row["verdict"] == row["claim_verdict"] == "holds"
     # the paper's own .4 - .5 speaks against it
     assert row["paper_value"] == pytest.approx(-0.1)
     assert row["paper_verdict"] == "does not hold"
+    assert row["seeds"] == 2
 
 
 def test_the_interval_is_the_middle_of_the_replicates():
     # 0, .01, ..., 1.00: the middle 90 % run from .05 to .95
     replicates = values(ft=np.arange(101) / 100, zs=np.zeros(101))
-    estimate = estimator(values(ft=0.5, zs=0.0), replicates, 0.9)
-    report = check_claims(one_claim(">"), estimate, values(ft=1, zs=0), MARGIN, 3)
+    report = check(values(ft=0.5, zs=0.0), replicates, ">", level=0.9)
     assert report.loc[0, ["low", "high"]].tolist() == pytest.approx([0.05, 0.95])
-    assert report.loc[0, "seeds"] == 3
 
 
-def test_an_equivalence_states_its_margin_in_the_report():
-    same = values(ft=0.5, zs=0.5)
-    estimate = estimator(same, values(ft=np.ones(9), zs=np.ones(9)), 0.95)
-    report = check_claims(one_claim("~"), estimate, same, 0.02, 1)
-    assert report.loc[0, "relation"] == "within 0.02"
-
-
-def test_every_part_of_a_compound_claim_carries_the_verdict_of_the_whole():
-    parts = (*compare("ft", "zs", ood_acc=">"), *compare("zs", "ft", ood_ece=">"))
-    value = values(ft=0.6, zs=0.5)
-    estimate = estimator(value, values(ft=np.full(9, 0.6), zs=np.full(9, 0.5)), 0.95)
-    claims = [Claim("9", "Here", "Words", parts), Claim("10", "Here", "Words", parts[:1])]
-    report = check_claims(claims, estimate, value, MARGIN, 1)
-    assert report["verdict"].tolist() == ["holds", "does not hold", "holds"]
-    assert report["claim_verdict"].tolist() == ["does not hold", "does not hold", "holds"]
+def test_every_part_carries_the_verdict_of_the_whole_and_an_equivalence_its_margin():
+    report = check(
+        values(ft=0.6, zs=0.5), values(ft=np.full(9, 0.6), zs=np.full(9, 0.5)), ">", "<", "~"
+    )
+    assert report["relation"].tolist() == ["> 0", "< 0", "within 0.01", "> 0"]
+    assert report["verdict"].tolist() == ["holds", "does not hold", "does not hold", "holds"]
+    assert report["claim_verdict"].tolist() == ["does not hold"] * 3 + ["holds"]
 
 
 def test_a_missing_run_is_named():
-    estimate = estimator(values(ft=0.6), values(ft=np.ones(9)), 0.95)
     with pytest.raises(KeyError, match="'zs'"):
-        check_claims(one_claim(">"), estimate, values(ft=0.6), MARGIN, 1)
+        check(values(ft=0.6), values(ft=np.ones(9)), ">")
 
 
 def test_saved_numbers_are_means_over_shifts_and_seeds():

@@ -60,15 +60,16 @@ def test_smoothed_runs_differ_from_plain_ones_by_dashes_and_open_markers():
     assert legend(figure) == ["FLYP", "FLYP w/ LS"]
 
 
-def plane_table(**changes: float) -> pd.DataFrame:
-    row = {"acc": 0.8, "acc_low": 0.79, "acc_high": 0.82, "ece": 0.05, "ece_low": 0.04}
-    return pd.DataFrame([{**row, "ece_high": 0.06, **changes}], index=["zs"])
+def plane_table(run: str, ece: float, low: float = 0.04) -> pd.DataFrame:
+    parts = {"acc": (0.8, 0.79, 0.82), "ece": (ece, low, 0.06)}
+    columns = pd.MultiIndex.from_product([parts, ["value", "low", "high"]])
+    return pd.DataFrame([[*parts["acc"], *parts["ece"]]], [run], columns)
 
 
 @pytest.mark.parametrize("low", [0.04, 0.051])
 def test_plane_draws_each_interval_from_low_to_high(low: float):
     # the bootstrap of an ECE is biased upwards: .050 with an interval of .051 to .06 occurs
-    figure = accuracy_ece_plane({"ID test": plane_table(ece_low=low)})
+    figure = accuracy_ece_plane({"ID test": plane_table("zs", 0.05, low)})
     (ax,) = figure.axes
     segments = [part.tolist() for lines in ax.collections for part in lines.get_segments()]
     assert segments == [[[0.79, 0.05], [0.82, 0.05]], [[0.8, low], [0.8, 0.06]]]
@@ -78,7 +79,7 @@ def test_plane_draws_each_interval_from_low_to_high(low: float):
 
 def test_a_run_of_several_panels_is_once_in_a_legend_outside_the_axes():
     runs = ["zs", "ft", "flyp", "carot"]
-    table = pd.concat([plane_table(ece=0.05 + 0.003 * k) for k in range(4)]).set_axis(runs)
+    table = pd.concat([plane_table(run, 0.05 + 0.003 * k) for k, run in enumerate(runs)])
     figure = accuracy_ece_plane({"ID": table, "OOD": table})
     assert legend(figure) == ["ZS", "FT", "FLYP", "CaRot"]
     figure.draw_without_rendering()

@@ -64,29 +64,19 @@ def overlapping(figure: Figure) -> bool:
     return legend.x0 < page.x0 or legend.x1 > page.x1 or legend.y0 < page.y0
 
 
-def test_over_confident_bin_fills_from_accuracy_up_to_confidence():
+def test_gaps_fill_from_accuracy_up_to_confidence_or_the_other_way_in_another_hatch():
     _, ax = plt.subplots()
-    # 100 predictions at .75, 40 right: bar to 40 %, gap from 40 to 75 %; bin 7 starts at
-    # 70 + (10 - 9.4) / 2 = 70.3
-    reliability_diagram(ax, sample((0.75, 100, 40)))
-    assert bars(ax, PALE) == [(70.3, 0, 40)]
-    assert bars(ax, OVER, "edgecolor") == [(70.3, 40, 75)]
-    assert bars(ax, UNDER, "edgecolor") == []
-    assert words(ax) == ["ECE 35.0"]
-
-
-def test_under_confident_bin_fills_from_confidence_up_to_accuracy():
-    _, ax = plt.subplots()
-    reliability_diagram(ax, sample((0.25, 100, 60)))
-    assert bars(ax, PALE) == [(20.3, 0, 25)]
-    assert bars(ax, UNDER, "edgecolor") == [(20.3, 25, 60)]
-
-
-def test_directions_differ_in_hatch_too_for_grey_print():
-    _, ax = plt.subplots()
+    # 100 predictions at .25, 60 right: bar to 25 %, gap from 25 to 60 %; 100 at .75, 40 right: bar
+    # to 40 %, gap from 40 to 75 %; bins 2 and 7 start (10 - 9.4) / 2 above 20 and 70
     reliability_diagram(ax, sample((0.25, 100, 60), (0.75, 100, 40)))
-    hatches = {patch.get_hatch() for patch in ax.patches} - {None}
-    assert {hatch[0] for hatch in hatches} == {"/", "\\"}
+    assert bars(ax, PALE) == [(20.3, 0, 25), (70.3, 0, 40)]
+    assert bars(ax, UNDER, "edgecolor") == [(20.3, 25, 60)]
+    assert bars(ax, OVER, "edgecolor") == [(70.3, 40, 75)]
+    assert {patch.get_hatch()[0] for patch in ax.patches if patch.get_hatch()} == {"/", "\\"}
+    assert words(ax) == ["ECE 35.0"]
+    # the diagonal
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0], [100, 100]]
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 100), (0, 100))
 
 
 @given(BINS)
@@ -139,13 +129,6 @@ def test_an_ece_is_called_noise_by_a_test_of_that_level():
     assert [words(ax) for ax in axes] == [["ECE 10.0 (noise)"], ["ECE 10.0"], ["ECE 40.0"]]
 
 
-def test_the_diagonal_is_drawn_from_corner_to_corner():
-    _, ax = plt.subplots()
-    reliability_diagram(ax, sample((0.75, 100, 75)))
-    assert ax.lines[0].get_xydata().tolist() == [[0, 0], [100, 100]]
-    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 100), (0, 100))
-
-
 def test_histogram_shows_shares_accuracy_and_mean_confidence():
     _, ax = plt.subplots()
     # 30 of 40 predictions at .95 and 10 at .55: shares 75 and 25 %; mean confidence
@@ -190,10 +173,11 @@ def test_grid_names_methods_sets_and_sample_sizes_at_its_edges():
 
 
 def test_every_panel_of_a_grid_prints_its_ece_and_interval():
-    def row(*right: int) -> dict[str, BinStats]:
-        return {name: sample((0.75, 100, n)) for name, n in zip(("ZS", "FT"), right, strict=True)}
-
-    stats = {"ID test": row(70, 40), "A": row(20, 10)}
+    right = {"ID test": (70, 40), "A": (20, 10)}
+    stats = {
+        name: {"ZS": sample((0.75, 100, zs)), "FT": sample((0.75, 100, ft))}
+        for name, (zs, ft) in right.items()
+    }
     intervals = {
         "ID test": {"ZS": (0.01, 0.02), "FT": (0.03, 0.04)},
         "A": {"ZS": (0.05, 0.06), "FT": (0.07, 0.08)},

@@ -1,7 +1,8 @@
 """Tables 1 and 2 from hand-made metrics."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -38,18 +39,12 @@ def long_metrics(seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "seed", "dataset", "calibration", "metric", "value"])
 
 
-def test_table1_takes_each_number_from_its_set_and_calibration():
-    table = make_table("table1", long_metrics())
-    assert list(table.columns) == ["run", *TABLE1_COLUMNS]
-    assert list(table["run"]) == list(TABLE1_RUNS)
-    # ft is run 1; ood_ece_ts is column 5: 0.5 + 0.01
-    assert table.set_index("run").loc["ft", "ood_ece_ts"] == pytest.approx(0.51)
-
-
-def test_numbers_are_means_over_the_seeds():
-    # flyp is run 5, id_acc column 0: 0.05 + 0.001 * mean(0, 1, 5) = 0.05 + 0.002
+def test_table1_takes_each_number_from_its_set_and_calibration_as_the_mean_over_the_seeds():
     table = make_table("table1", long_metrics(seeds=(0, 1, 5))).set_index("run")
-    assert table.loc["flyp", "id_acc"] == pytest.approx(0.052)
+    assert list(table) == list(TABLE1_COLUMNS)
+    assert list(table.index) == list(TABLE1_RUNS)
+    # ft is run 1, ood_ece_ts column 5: 0.5 + 0.01 + 0.001 * mean(0, 1, 5)
+    assert table.loc["ft", "ood_ece_ts"] == pytest.approx(0.512)
 
 
 def test_table2_names_rows_by_the_teachers_update():
@@ -57,6 +52,9 @@ def test_table2_names_rows_by_the_teachers_update():
     assert list(table["ema_update"]) == ["every_step", "default", "double", "never"]
     # the default row is the run `carot`, run 7, and ood_ece is column 3
     assert table.set_index("ema_update").loc["default", "ood_ece"] == pytest.approx(0.37)
+    page = styled(table, UPDATE_NAMES).to_html()
+    assert "twice the default" in page
+    assert "EMA update" in page
 
 
 def test_a_missing_number_is_named():
@@ -81,13 +79,8 @@ def test_difference_is_ours_minus_papers():
     assert list(table.columns) == ["run", "id_acc_paper", "id_acc_ours", "id_acc_difference"]
     # 0.7 - 0.6832 = 0.0168; 0.8 - 0.8153 = -0.0153
     assert table["id_acc_difference"].tolist() == [0.0168, -0.0153]
-
-
-def test_tables_with_other_rows_cannot_be_compared():
-    ours = pd.DataFrame({"run": ["zs"], "id_acc": [0.7]})
-    paper = pd.DataFrame({"run": ["ft"], "id_acc": [0.7]})
     with pytest.raises(ValueError, match="rows differ"):
-        compare_with_paper(ours, paper)
+        compare_with_paper(ours, paper.iloc[::-1])
 
 
 def small() -> pd.DataFrame:
@@ -101,18 +94,11 @@ def small() -> pd.DataFrame:
     )
 
 
-def test_more_accuracy_and_less_ece_are_better_and_zs_does_not_compete():
-    table = ranks(small())
-    assert table["id_ece"].tolist() == [0, 0, 2, 1]
-
-
-def test_equals_share_the_best_rank_and_leave_no_second():
-    assert ranks(small())["id_acc"].tolist() == [0, 0, 1, 1]
-
-
-def test_temperature_has_no_best():
-    table = pd.DataFrame({"run": ["ft", "flyp"], "temperature": [1.0, 2.0]})
-    assert ranks(table)["temperature"].tolist() == [0, 0]
+def test_ranks_of_the_best_and_the_second():
+    table = ranks(small().assign(temperature=[1.0, 2.0, 3.0, 4.0]))
+    assert table["id_ece"].tolist() == [0, 0, 2, 1]  # less is better; ZS does not compete
+    assert table["id_acc"].tolist() == [0, 0, 1, 1]  # equals share a rank and leave no second
+    assert table["temperature"].tolist() == [0, 0, 0, 0]  # no temperature is better
 
 
 def test_markdown_is_a_table_with_marks_arrows_and_four_digits():
@@ -140,9 +126,8 @@ def test_latex_has_booktabs_rules_and_balanced_marks():
 
 
 def test_latex_heads_stand_over_the_columns_of_one_quantity():
-    lines = to_latex(
-        make_table("table1", long_metrics()), RUN_NAMES, "A caption.", "tab:1"
-    ).splitlines()
+    table = make_table("table1", long_metrics())
+    lines = to_latex(table, RUN_NAMES, "A caption.", "tab:1").splitlines()
     start = lines.index(r"\toprule") + 1
     heads, sets, rule, *rows = lines[start : start + 11]
     assert heads == (
@@ -167,12 +152,6 @@ def test_notebook_table_marks_best_and_second_where_they_are():
     assert re.findall(r"<th[^>]*>(.*?)</th>", page) == ["Method", "ID Acc.\xa0↑", "ID ECE\xa0↓"]
 
 
-def test_notebook_table_names_the_teachers_updates():
-    page = styled(make_table("table2", long_metrics()), UPDATE_NAMES).to_html()
-    assert "twice the default" in page
-    assert "EMA update" in page
-
-
 def test_published_tables_hold_the_papers_numbers():
     table = pd.read_csv(PAPER / "table1.csv", dtype=str).set_index("run")
     assert list(table.index) == list(TABLE1_RUNS)
@@ -191,8 +170,8 @@ def test_the_default_row_of_table2_is_carots_row_of_table1():
 
 
 def with_intervals(
-    runs: Sequence[str],
-    calibrations: Sequence[str],
+    runs: Sequence[str] = TABLE1_RUNS,
+    calibrations: Iterable[str] = ("none", "temperature"),
     p_value: float = 0.001,
     seeds: tuple[int, ...] = (0,),
 ) -> pd.DataFrame:
@@ -203,24 +182,13 @@ def with_intervals(
         "ece_noise_floor": (0.01, np.nan, np.nan),
         "ece_difference": (-0.02, -0.03, -0.01),
     }
-    rows = [
-        (run, seed, dataset, calibration, metric, *value)
-        for run in runs
-        for seed in seeds
-        for dataset in ("id_test", "ood")
-        for calibration in calibrations
-        for metric, value in numbers.items()
-    ]
+    keys = product(runs, seeds, ("id_test", "ood"), calibrations, numbers)
     head = ["run", "seed", "dataset", "calibration", "metric", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=head)
-
-
-def both(**kwargs: object) -> pd.DataFrame:
-    return with_intervals(TABLE1_RUNS, ("none", "temperature"), **kwargs)
+    return pd.DataFrame([(*key, *numbers[key[-1]]) for key in keys], columns=head)
 
 
 def test_every_ece_of_table1_has_its_interval_and_its_floor():
-    lines = intervals_markdown(both(), RUN_NAMES, 0.95).splitlines()
+    lines = intervals_markdown(with_intervals(), RUN_NAMES, 0.95).splitlines()
     assert lines[0] == (
         "| Method | ID ECE ↓ | floor | OOD ECE ↓ | floor | ID ECE w/ TS ↓ | floor "
         "| OOD ECE w/ TS ↓ | floor |"
@@ -234,18 +202,18 @@ def test_every_ece_of_table1_has_its_interval_and_its_floor():
 
 @pytest.mark.parametrize(("p_value", "level", "marked"), [(0.04, 0.95, 0), (0.04, 0.99, 4)])
 def test_an_ece_that_the_test_does_not_reject_is_marked(p_value: float, level: float, marked: int):
-    lines = intervals_markdown(both(p_value=p_value), RUN_NAMES, level).splitlines()
+    lines = intervals_markdown(with_intervals(p_value=p_value), RUN_NAMES, level).splitlines()
     assert lines[2].count("[0.0400, 0.0600] †") == marked
 
 
 def test_several_seeds_have_a_row_each_for_their_intervals_have_no_mean():
-    lines = intervals_markdown(both(seeds=(0, 4)), RUN_NAMES, 0.95).splitlines()
+    lines = intervals_markdown(with_intervals(seeds=(0, 4)), RUN_NAMES, 0.95).splitlines()
     names = [line.split(" | ")[0] for line in lines[2:6]]
     assert names == ["| ZS, seed 0", "| ZS, seed 4", "| FT, seed 0", "| FT, seed 4"]
 
 
 def test_an_interval_that_is_missing_is_named():
-    metrics = both()
+    metrics = with_intervals()
     gone = (metrics["run"] == "carot") & (metrics["metric"] == "ece_noise_floor")
     with pytest.raises(ValueError, match=r"ece_noise_floor on id_test .* for run carot, seed 0"):
         intervals_markdown(metrics[~gone], RUN_NAMES, 0.95)
@@ -254,7 +222,7 @@ def test_an_interval_that_is_missing_is_named():
 
 
 def test_every_calibration_of_every_run_has_its_change():
-    table = with_intervals(["ft", "carot"], list(CALIBRATION_NAMES))
+    table = with_intervals(["ft", "carot"], CALIBRATION_NAMES)
     lines = posthoc_markdown(table, RUN_NAMES, CALIBRATION_NAMES, 0.95).splitlines()
     assert lines[0] == (
         "| Method | Calibration | ID ECE ↓ | floor | change | OOD ECE ↓ | floor | change |"
@@ -270,13 +238,9 @@ def test_every_calibration_of_every_run_has_its_change():
 
 
 def test_a_change_whose_interval_holds_zero_is_called_noise():
-    table = with_intervals(["ft"], list(CALIBRATION_NAMES))
-    noisy = (
-        (table["metric"] == "ece_difference")
-        & (table["dataset"] == "ood")
-        & (table["calibration"] == "vector")
-    )
-    table.loc[noisy, "high"] = 0.001
+    table = with_intervals(["ft"], CALIBRATION_NAMES)
+    changed = {"metric": "ece_difference", "dataset": "ood", "calibration": "vector"}
+    table.loc[(table[list(changed)] == list(changed.values())).all(axis=1), "high"] = 0.001
     lines = posthoc_markdown(table, RUN_NAMES, CALIBRATION_NAMES, 0.95).splitlines()
     row = next(line for line in lines if "vector scaling" in line)
     assert row.endswith("| 0.0100 | -0.0200 | 0.0500 [0.0400, 0.0600] | 0.0100 | within noise |")
