@@ -39,6 +39,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a mapping with a key twice, of which YAML's parsers keep the last in silence."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Read one mapping, before merge keys are resolved."""
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:

@@ -61,7 +61,7 @@ def most_confident_errors(answers: pd.DataFrame) -> list[int]:
     return wrong.sort_values("confidence", ascending=False, kind="stable").index.tolist()
 
 
-def answer_bars(ax: Axes, answers: Mapping[str, Answer], longest: int = 30) -> None:
+def answer_bars(ax: Axes, answers: Mapping[str, Answer], longest: int = 26) -> None:
     """One bar of confidence per labelled line, below the name of the predicted class.
 
     Names of more than `longest` characters are cut off.

@@ -28,9 +28,7 @@ class CarotParams(RunParams):
     momentum_end: Fraction
     momentum_warmup: Fraction  # length of the ramp as a fraction of all steps
     update_every: PositiveSteps | None  # None: the teacher stays pre-trained (Table 2, last row)
-    update_at_step_0: (
-        bool  # number the steps from 0 as the public code does: update after the first
-    )
+    update_at_step_0: bool  # count from 0 as the public code does: update after the first step
 
     def build(self, setup: Setup) -> "Carot":
         """The method, ready to train on `setup`."""
