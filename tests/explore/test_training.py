@@ -132,11 +132,16 @@ def test_a_run_in_a_notebook_is_the_run_of_the_stage_bit_for_bit(layout: Layout,
     clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
     images = thin_out(read_set(layout.data, "train"), max_size=5_000)
+    steps = []
     with loss_monitor(scale.training.total_steps(len(images.labels))) as monitor:
+
+        def log(record: dict[str, float]) -> None:
+            monitor(record)
+            steps.append(record["step"])
+
         run, training = scale.runs["ft"], scale.training
-        classifier = fine_tune(
-            run, training, scale.hardware, clip, prompts, images, 3, monitor, "ft"
-        )
+        classifier = fine_tune(run, training, scale.hardware, clip, prompts, images, 3, log, "ft")
+    assert steps == list(range(1, 9))  # 2 epochs of 4 batches
     stored = load_classifier(layout.model("ft", 3))
     ours, theirs = classifier.state_dict(), stored.state_dict()
     assert ours.keys() == theirs.keys()
