@@ -1,12 +1,12 @@
 """Executing notebooks: the same bytes twice, and a failure that spares the good copy."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from shrunken_project import run
 
 from carot_lib.layout import Layout
 from carot_lib.stages.notebook import reproducible, run_notebook
@@ -47,14 +47,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def execute(root: Path, name: str) -> subprocess.CompletedProcess:
     """As DVC does it: a process of its own, warnings shown."""
-    module = ["-m", "carot_lib", "notebook", "--profile", "miniature"]
-    return subprocess.run(
-        [sys.executable, *module, "--notebook", name],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["-m", "carot_lib", "notebook", "--profile", "miniature", "--notebook", name]
+    return run(root, "python", *command)
 
 
 @pytest.fixture(scope="module")
