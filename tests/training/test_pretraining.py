@@ -66,15 +66,6 @@ def named(one: CaptionStream, captions: Tensor) -> tuple[list[int], list[int]]:
     return [place[0] for place in places], [place[1] for place in places]
 
 
-def test_a_batch_has_pictures_concepts_and_captions():
-    one = stream()
-    images, concepts, captions = one.draw(20, seeded())
-    assert images.shape == (20, 3, 32, 32)
-    assert concepts.shape == (20,)
-    assert captions.shape == (20, one.prompts.shape[2])
-    assert len(images.flatten(1).unique(dim=0)) == 20
-
-
 def test_a_caption_names_its_picture():
     one = stream(wrong_captions=0.0)
     _, concepts, captions = one.draw(60, seeded())

@@ -122,18 +122,6 @@ def test_pairs_of_a_large_set_need_no_table_of_all():
     assert quarters == pytest.approx([50_000] * 4, abs=1000)
 
 
-@pytest.mark.parametrize("draw", [draw_epochs, draw_pairs])
-def test_draws_depend_on_the_generator_alone(draw):
-    first, again, other = (draw(30, 8, 2, 4, rng(seed)) for seed in (3, 3, 4))
-    for name in ("images", "templates"):
-        assert np.array_equal(
-            np.concatenate(getattr(first, name)), np.concatenate(getattr(again, name))
-        )
-        assert not np.array_equal(
-            np.concatenate(getattr(first, name)), np.concatenate(getattr(other, name))
-        )
-
-
 def test_batches_come_in_the_drawn_order():
     pictures = rng().integers(0, 256, size=(5, 4, 4, 3), dtype=np.uint8)
     images, labels = ArrayImages(pictures), np.array([10, 11, 12, 13, 14])
