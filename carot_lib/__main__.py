@@ -47,6 +47,8 @@ COMMANDS = {
     "appendix": Command("appendix:appendix", "render the notebooks as a site and a PDF"),
     # by hand
     "check_params": Command("carot_lib.params:load_scale", "check the whole of params.yaml"),
+    "choose_adversarial": Command("data:choose", "choose the pictures of the miniature's set a"),
+    "pilot": Command("pilot:pilot", "choose the miniature's regime by ZS and FT alone"),
     "search": Command("search:search", "choose rates and smoothing on the ID validation set"),
     "explain": Command("carot_lib.report.explain:explain", "show where a number comes from"),
 }

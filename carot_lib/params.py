@@ -48,8 +48,9 @@ class WiseFtParams(StrictParams):
 class SearchParams(StrictParams):
     """Values that `make search` tries on the ID validation set."""
 
-    learning_rate: list[PositiveFloat]
-    label_smoothing: list[Fraction]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    learning_rate: Annotated[list[PositiveFloat], Field(min_length=1)]
+    label_smoothing: Annotated[list[Fraction], Field(min_length=1)]
 
 
 class ScaleParams(StrictParams):

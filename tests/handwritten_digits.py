@@ -47,7 +47,6 @@ def digit_params() -> dict:
     numbers = yaml.safe_load((ROOT / "params.yaml").read_text())
     miniature, folders = numbers["miniature"], numbers["folders"]
     miniature["pretrained"] |= {"steps": 30, "batch_size": 64, "warmup_steps": 3}
-    miniature["pretrained"]["scale_images"] = 64
     folders["pretrained"] = {"kind": "miniature"}
     folders["hardware"] = miniature["hardware"]
     folders["training"] = miniature["training"] | {"epochs": 3}

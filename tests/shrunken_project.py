@@ -40,7 +40,7 @@ def make_project(root: Path) -> Path:
     tree = yaml.safe_load((root / "params.yaml").read_text())
     scale = json.loads(json.dumps(tree["miniature"]))  # without aliases into other profiles
     scale["data"]["subset_size"] = 5
-    scale["pretrained"] |= {"steps": 4, "batch_size": 32, "warmup_steps": 1, "scale_images": 64}
+    scale["pretrained"] |= {"steps": 4, "batch_size": 32, "warmup_steps": 1}
     scale["training"] |= {"epochs": 1, "validate_every": 2}
     scale["runs"]["carot"]["update_every"] = 2
     scale["runs"]["carot_update_2x"]["update_every"] = 4

@@ -70,6 +70,23 @@ class LabelledSet:
             paths=None if self.paths is None else self.paths[rows],
         )
 
+    def first_per_class(self, n: int) -> "LabelledSet":
+        """The first `n` images of every class, in the order of the set.
+
+        Raises:
+            ValueError: a class has fewer; the message names it.
+        """
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        fewest = int(counts.argmin())
+        if counts[fewest] < n:
+            raise ValueError(
+                f"training.images_per_class: {self.class_names[fewest]} has {counts[fewest]} "
+                f"images in set {self.name}, not {n}"
+            )
+        rows = [np.flatnonzero(self.labels == label)[:n] for label in range(len(counts))]
+        part = self.part(np.sort(np.concatenate(rows)))
+        return replace(part, fingerprint=f"{self.fingerprint}, {n} of each class")
+
     def thumbnails(
         self, positions: Iterable[int], side: int = 128
     ) -> list[UInt8[np.ndarray, "_ _ 3"]]:

@@ -1,15 +1,17 @@
 """The data of the miniature: one in-distribution task, its five shifts, and one real set.
 
 Each shift follows the principle of its namesake: `v2` samples a slightly harder recipe anew, `r`
-shows renditions of a subset of the classes, `a` keeps photos of a subset that an independent
-classifier gets wrong, `sketch` shows pencil outlines, and `objectnet` changes pose, place and
-clutter and has coarser labels. `handwritten` is real: scikit-learn's scanned digits.
+shows renditions of a subset of the classes, `a` keeps those pictures from the web, of another
+subset, that an independent classifier of photos gets wrong, `sketch` shows pencil outlines, and
+`objectnet` changes pose, place and clutter and has coarser labels. `handwritten` is real:
+scikit-learn's scanned digits.
+
+All pictures are the same bytes on every processor. What a trained classifier gets wrong is not, so
+its choice is kept in git, see `carot_lib.sources.adversarial`.
 """
 
-import math
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +20,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int, UInt8
 from pydantic import PositiveFloat, PositiveInt, model_validator
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from carot_lib.calibration.label_space import label_space_of
-from carot_lib.data.datasets import normalise, write_set
+from carot_lib.data.datasets import write_set
 from carot_lib.files import write_json
 from carot_lib.progress import track
 from carot_lib.schema import StrictParams, read_params
-from carot_lib.sources.pictograms import CHUNK, GlyphBank, Pictogram, Recipe
-
-REFERENCE_STREAM = 1000  # number of the reference classifier's random stream; sets count from 0
-MAX_ROUNDS = 1000  # candidates for each picture of a filtered set, before the class is too easy
+from carot_lib.sources.pictograms import GlyphBank, Pictogram, Recipe
 
 
 class DrawnSetParams(StrictParams):
@@ -36,13 +35,15 @@ class DrawnSetParams(StrictParams):
 
     recipe: str  # a key of `recipes`
     images_per_class: PositiveInt
-    classes: Literal["all", "subset", "objects"]  # a seeded subset; those with a coarser label
+    # two disjoint random subsets; `objects`: those with a coarser label
+    classes: Literal["all", "first_subset", "second_subset", "objects"]
     filtered: bool  # keep only pictures that the reference classifier gets wrong
 
 
 class ReferenceParams(StrictParams):
     """The independent classifier whose errors make a filtered set."""
 
+    recipe: str  # of the pictures that it is trained on, a key of `recipes`
     images_per_class: PositiveInt  # drawn for it alone
     epochs: PositiveInt
     batch_size: PositiveInt
@@ -58,10 +59,16 @@ class World(StrictParams):
 
     @model_validator(mode="after")
     def _recipes_exist(self) -> "World":
-        for name, drawn in self.sets.items():
-            if drawn.recipe not in self.recipes:
-                raise ValueError(f"sets.{name}.recipe: no recipe named {drawn.recipe!r}")
+        used = {f"sets.{name}.recipe": drawn.recipe for name, drawn in self.sets.items()}
+        for key, recipe in (used | {"reference.recipe": self.reference.recipe}).items():
+            if recipe not in self.recipes:
+                raise ValueError(f"{key}: no recipe named {recipe!r}")
         return self
+
+    @property
+    def filtered(self) -> list[str]:
+        """Names of the sets that hold only what the reference classifier gets wrong."""
+        return [name for name, drawn in self.sets.items() if drawn.filtered]
 
     @property
     def faces(self) -> list[str]:
@@ -74,9 +81,10 @@ class PictogramParams(StrictParams):
 
     kind: Literal["pictograms"]
     world: str  # file with recipes and sets, relative to the project
+    adversarial: str  # file with the choice of the filtered sets, relative to the project
     image_size: PositiveInt  # pixels
     seed: int  # of all pictures
-    subset_size: PositiveInt  # classes of the sets that show a subset only
+    subset_size: PositiveInt  # classes of each of the two subsets
 
 
 def load_world(root: Path, params: PictogramParams) -> World:
@@ -89,28 +97,29 @@ def load_world(root: Path, params: PictogramParams) -> World:
 
 
 def draw_sets(
-    params: PictogramParams, world: World, pictograms: Sequence[Pictogram], folder: Path
+    params: PictogramParams,
+    world: World,
+    pictograms: Sequence[Pictogram],
+    choices: Mapping[str, Mapping[str, Sequence[int]]],
+    folder: Path,
 ) -> None:
     """Draw every set and write the data folder, see `carot_lib.data.datasets`.
 
-    Raises:
-        ValueError: too few pictures deceive the reference classifier.
+    `choices` holds the numbers of the candidates that make each filtered set, by set and class.
     """
     classes = [pictogram for pictogram in pictograms if pictogram.is_class]
-    glyphs = GlyphBank(classes, world.faces)
-    label_spaces, reference = {}, None
+    glyphs, label_spaces = GlyphBank(classes, world.faces), {}
     sets = track(world.sets.items(), len(world.sets), "drawing", "sets")
     for number, (name, drawn) in enumerate(sets):
-        generator = make_generator(params.seed, number)
+        recipe, generator = world.recipes[drawn.recipe], make_generator(params.seed, number)
         shown, labels, label_space = plan_set(drawn, classes, params)
-        recipe = world.recipes[drawn.recipe]
-        draw = partial(glyphs.draw, recipe=recipe, size=params.image_size, generator=generator)
         if drawn.filtered:
-            if reference is None:
-                reference = train_reference(world.reference, glyphs, recipe, params)
-            images = adversarial_filter(reference, draw, shown, name)
+            draw, chosen = candidates(params, world, glyphs, name), choices[name]
+            columns = shown.unique(sorted=True).tolist()
+            n = drawn.images_per_class
+            images = torch.cat([draw(i, chosen[classes[i].name][:n]) for i in columns])
         else:
-            images = draw(shown)
+            images = glyphs.draw(shown, recipe, params.image_size, generator)
         if label_space is not None:
             label_spaces[name] = label_space
         write_set(folder, name, labels.numpy(), images=images.numpy())
@@ -120,9 +129,26 @@ def draw_sets(
     write_json(folder / "classes.json", {"class_names": names, "label_spaces": label_spaces})
 
 
-def make_generator(seed: int, stream: int) -> Generator:
+def candidates(
+    params: PictogramParams, world: World, glyphs: GlyphBank, name: str
+) -> Callable[[int, Sequence[int]], UInt8[Tensor, "n size size 3"]]:
+    """A function of class and numbers that draws these candidates for a filtered set.
+
+    Each has a stream of its own: whoever knows their numbers need not draw the others.
+    """
+    recipe, stream = world.recipes[world.sets[name].recipe], list(world.sets).index(name)
+
+    def draw(shown: int, numbers: Sequence[int]) -> Tensor:
+        one = torch.tensor([shown])
+        generators = (make_generator(params.seed, stream, shown, number) for number in numbers)
+        return torch.cat([glyphs.draw(one, recipe, params.image_size, g) for g in generators])
+
+    return draw
+
+
+def make_generator(seed: int, *stream: int) -> Generator:
     """Make an independent random generator for each set; neighbouring seeds share no stream."""
-    state = np.random.SeedSequence([seed, stream]).generate_state(1)
+    state = np.random.SeedSequence([seed, *stream]).generate_state(1)
     return Generator().manual_seed(int(state[0]))
 
 
@@ -135,9 +161,10 @@ def plan_set(
     """
     columns = [[i] for i in range(len(classes))]
     names = [pictogram.name for pictogram in classes]
-    if drawn.classes == "subset":
-        generator = Generator().manual_seed(params.seed)
-        chosen = torch.randperm(len(classes), generator=generator)[: params.subset_size]
+    if drawn.classes.endswith("subset"):
+        order = torch.randperm(len(classes), generator=Generator().manual_seed(params.seed))
+        first, second, *_ = order.split(params.subset_size)
+        chosen = first if drawn.classes == "first_subset" else second
         columns = chosen.sort().values[:, None].tolist()
         names = [names[i] for (i,) in columns]
     elif drawn.classes == "objects":
@@ -172,7 +199,7 @@ def handwritten(
         raise ValueError(f"set handwritten: not among the classes: {', '.join(missing)}")
     digits = load_digits()
     order = np.argsort(digits.target, kind="stable")
-    ink = torch.from_numpy(digits.images[order] / 16).float()[:, None]
+    ink = torch.from_numpy(digits.images[order] / 16)[:, None]
     ink = F.interpolate(ink, size=(image_size * 3 // 4,) * 2, mode="bicubic").clamp(0, 1)
     margin = (image_size - ink.shape[-1]) // 2
     ink = F.pad(ink, (margin, image_size - ink.shape[-1] - margin) * 2)
@@ -180,71 +207,3 @@ def handwritten(
     images = grey.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous().numpy()
     label_space = {"names": names, "columns": [[position[name]] for name in names]}
     return images, digits.target[order].astype(np.int64), label_space
-
-
-def train_reference(
-    reference: ReferenceParams, glyphs: GlyphBank, recipe: Recipe, params: PictogramParams
-) -> nn.Module:
-    """Train a small convolutional network from scratch on pictures of its own.
-
-    It shares neither architecture nor weights nor pictures with the models under test.
-    """
-    generator = make_generator(params.seed, REFERENCE_STREAM)
-    n_classes = len(glyphs.masks)
-    labels = torch.arange(n_classes).repeat_interleave(reference.images_per_class)
-    images = glyphs.draw(labels, recipe, params.image_size, generator)
-    model = _convolutional_network(n_classes, generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=reference.learning_rate, fused=True)
-    n_steps = reference.epochs * math.ceil(len(labels) / reference.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, reference.learning_rate, n_steps)
-
-    def draw_batches() -> Iterator[Tensor]:
-        for _ in range(reference.epochs):
-            order = torch.randperm(len(labels), generator=generator)
-            yield from order.split(reference.batch_size)
-
-    for rows in track(draw_batches(), n_steps, "training the reference classifier", "steps"):
-        loss = F.cross_entropy(model(normalise(images[rows])), labels[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
-
-
-@torch.no_grad()
-def adversarial_filter(
-    reference: nn.Module, draw: Callable[[Tensor], Tensor], shown: Int[Tensor, " n"], name: str
-) -> UInt8[Tensor, "n size size 3"]:
-    """Draw until the reference classifier gets every picture wrong.
-
-    ImageNet-A was collected by such a filter (Hendrycks et al. 2021).
-
-    Raises:
-        ValueError: pictures of some class hardly ever deceive it; the message has the set's name.
-    """
-    images, missing = draw(shown), torch.arange(len(shown))
-    for _ in range(MAX_ROUNDS):
-        chunks = images[missing].split(CHUNK)
-        guesses = torch.cat([reference(normalise(chunk)).argmax(dim=1) for chunk in chunks])
-        missing = missing[guesses == shown[missing]]
-        if len(missing) == 0:
-            return images
-        images[missing] = draw(shown[missing])
-    raise ValueError(
-        f"set {name}: after {MAX_ROUNDS} rounds {len(missing)} of {len(shown)} pictures still do "
-        "not deceive the reference classifier: give `reference` fewer epochs or images"
-    )
-
-
-def _convolutional_network(n_classes: int, generator: Generator) -> nn.Module:
-    layers = []
-    for n_in, n_out in ((3, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    layers[-1] = nn.AdaptiveAvgPool2d(4)
-    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, n_classes))
-    for layer in model:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
-    return model.to(memory_format=torch.channels_last)

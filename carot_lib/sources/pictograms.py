@@ -2,13 +2,15 @@
 
 A picture is a glyph in a random typeface, posed by a random affine map and rendered in one of three
 media (photo, poster, pencil). A `Recipe` holds the ranges of all random values. They come from one
-generator: the same seed gives the same bytes on one platform.
+generator: the same seed gives the same picture. In double precision it gives the same bytes on
+every processor, as rounding errors are then far too small to move a pixel to another integer.
 """
 
 import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -70,9 +72,10 @@ class Span(StrictParams):
             raise ValueError(f"low ({self.low}) is above high ({self.high})")
         return self
 
-    def draw(self, shape: Sequence[int], generator: Generator) -> Tensor:
-        """Draw independent values, float32."""
-        return self.low + (self.high - self.low) * torch.rand(shape, generator=generator)
+    def draw(self, shape: Sequence[int], generator: Generator, dtype: torch.dtype) -> Tensor:
+        """Draw independent values."""
+        uniform = torch.rand(shape, generator=generator, dtype=dtype)
+        return self.low + (self.high - self.low) * uniform
 
 
 class Recipe(StrictParams):
@@ -98,6 +101,7 @@ class GlyphBank:
         pictograms: the glyphs.
         faces: font files of matplotlib, without `.ttf`. A face that lacks a glyph is replaced by
             the first one, which must have all of them.
+        dtype: precision of drawing; single precision is twice as fast.
 
     Raises:
         ValueError: a font is not part of matplotlib, or the first one lacks a glyph.
@@ -105,15 +109,20 @@ class GlyphBank:
 
     masks: Float[Tensor, "pictograms faces height width"]  # 1 is ink
 
-    def __init__(self, pictograms: Sequence[Pictogram], faces: Sequence[str]):
-        self.faces = list(faces)
+    def __init__(
+        self,
+        pictograms: Sequence[Pictogram],
+        faces: Sequence[str],
+        dtype: torch.dtype = torch.float64,
+    ):
+        self.faces, self.dtype = list(faces), dtype
         masks = []
         for pictogram in pictograms:
             row = [_rasterise(pictogram.character, face) for face in faces]
             if row[0] is None:
                 raise ValueError(f"font {faces[0]} has no glyph {pictogram.name!r}")
             masks.append([row[0] if mask is None else mask for mask in row])
-        self.masks = torch.from_numpy(np.asarray(masks, dtype=np.float32) / 255)
+        self.masks = torch.from_numpy(np.asarray(masks)).to(dtype) / 255
 
     def draw(
         self, pictograms: Int[Tensor, " batch"], recipe: Recipe, size: int, generator: Generator
@@ -137,9 +146,9 @@ class GlyphBank:
             ink = torch.maximum(ink, _push_to_border(edge, generator))
         render = {"photo": _photo, "poster": _poster, "pencil": _pencil}[recipe.medium]
         picture = render(ink, recipe, generator)
-        picture = _blur(picture, recipe.blur.draw((n,), generator))
-        noise = recipe.noise.draw((n, 1, 1, 1), generator)
-        picture = picture + noise * torch.randn(picture.shape, generator=generator)
+        picture = _blur(picture, recipe.blur.draw((n,), generator, self.dtype))
+        noise = recipe.noise.draw((n, 1, 1, 1), generator, self.dtype)
+        picture = picture + noise * _normal(picture.shape, generator, self.dtype)
         return (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     def _pose(
@@ -149,10 +158,12 @@ class GlyphBank:
         n = len(pictograms)
         columns = torch.tensor([self.faces.index(face) for face in recipe.faces])
         face = columns[torch.randint(len(columns), (n,), generator=generator)]
-        angle = _either_way(math.radians(recipe.rotation), (n,), generator)
-        shear = _either_way(recipe.shear, (n,), generator)
-        shift = _either_way(2 * recipe.offset, (n, 2), generator)  # the grid's side is 2
-        zoom = 1 / recipe.size.draw((n,), generator)  # the grid maps from the picture to the mask
+        draw = partial(_either_way, generator=generator, dtype=self.dtype)
+        angle = draw(math.radians(recipe.rotation), (n,))
+        shear = draw(recipe.shear, (n,))
+        shift = draw(2 * recipe.offset, (n, 2))  # the grid's side is 2
+        # the grid maps from the picture to the mask
+        zoom = 1 / recipe.size.draw((n,), generator, self.dtype)
         cos, sin = zoom * angle.cos(), zoom * angle.sin()
         linear = torch.stack([cos, sin + shear * cos, -sin, cos - shear * sin], dim=1).view(n, 2, 2)
         affine = torch.cat([linear, -(linear @ shift[:, :, None])], dim=2)
@@ -179,61 +190,70 @@ def _rasterise(character: str, face: str) -> np.ndarray | None:
     return np.asarray(mask)
 
 
-def _either_way(limit: float, shape: Sequence[int], generator: Generator) -> Tensor:
+def _either_way(
+    limit: float, shape: Sequence[int], generator: Generator, dtype: torch.dtype
+) -> Tensor:
     """Values drawn uniformly from [-limit, limit]."""
-    return limit * (2 * torch.rand(shape, generator=generator) - 1)
+    return limit * (2 * torch.rand(shape, generator=generator, dtype=dtype) - 1)
 
 
-def _colours(n: int, contrast: Span, generator: Generator) -> tuple[Tensor, Tensor]:
+def _normal(shape: Sequence[int], generator: Generator, dtype: torch.dtype) -> Tensor:
+    """Values drawn from the standard normal distribution."""
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
+def _colours(
+    n: int, contrast: Span, generator: Generator, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Colours of ground and ink, [n, 3, 1, 1], `contrast` apart before clipping to [0, 1].
 
     As in photographs, the ink is darker or lighter than the ground, and of another hue.
     """
-    grey = 0.2 + 0.6 * torch.rand(n, 1, generator=generator)
-    tint = 0.12 * torch.randn(n, 3, generator=generator)
-    way = torch.where(grey > torch.rand(n, 1, generator=generator), -1.0, 1.0)
-    way = F.normalize(way + 0.6 * torch.randn(n, 3, generator=generator), dim=1) * math.sqrt(3)
+    grey = Span(low=0.2, high=0.8).draw((n, 1), generator, dtype)
+    tint = 0.12 * _normal((n, 3), generator, dtype)
+    way = torch.where(grey > torch.rand(n, 1, generator=generator, dtype=dtype), -1.0, 1.0)
+    way = F.normalize(way + 0.6 * _normal((n, 3), generator, dtype), dim=1) * math.sqrt(3)
     ground = (grey + tint).clamp(0, 1)
-    ink = (ground + contrast.draw((n, 1), generator) * way).clamp(0, 1)
+    ink = (ground + contrast.draw((n, 1), generator, dtype) * way).clamp(0, 1)
     return ground[:, :, None, None], ink[:, :, None, None]
 
 
-def _smooth_field(n: int, channels: int, size: int, generator: Generator) -> Tensor:
-    """Smooth noise of unit variance, [n, channels, size, size]."""
-    coarse = torch.randn(n, channels, 4, 4, generator=generator)
+def _smooth_field(like: Tensor, channels: int, generator: Generator) -> Tensor:
+    """Smooth noise of unit variance, [n, channels, size, size], for a batch of masks."""
+    n, size = len(like), like.shape[-1]
+    coarse = _normal((n, channels, 4, 4), generator, like.dtype)
     return F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
 
 
 def _photo(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
     """Coloured ink on a coloured ground, under uneven light."""
-    n, size = len(ink), ink.shape[-1]
-    ground, colour = _colours(n, recipe.contrast, generator)
-    tint = 0.4 * recipe.texture * _smooth_field(n, 3, size, generator)
-    light = recipe.texture * _smooth_field(n, 1, size, generator)
+    ground, colour = _colours(len(ink), recipe.contrast, generator, ink.dtype)
+    tint = 0.4 * recipe.texture * _smooth_field(ink, 3, generator)
+    light = recipe.texture * _smooth_field(ink, 1, generator)
     return ground + ink * (colour - ground) + tint + light
 
 
 def _poster(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
     """Flat colours, and stripes or a check, added to the ink alone or to the whole poster."""
     n, size = len(ink), ink.shape[-1]
-    ground, colour = _colours(n, recipe.contrast, generator)
+    ground, colour = _colours(n, recipe.contrast, generator, ink.dtype)
     period = torch.randint(2, 5, (n, 1, 1, 1), generator=generator)
     across = (torch.arange(size) // period) % 2
     down = across.mT
     kind = torch.randint(3, (n, 1, 1, 1), generator=generator)
     pattern = torch.where(kind == 0, down, torch.where(kind == 1, across, down ^ across))
     on_ink = torch.randint(2, (n, 1, 1, 1), generator=generator)
-    pattern = pattern * recipe.texture * torch.randn(n, 3, 1, 1, generator=generator)
+    pattern = pattern * recipe.texture * _normal((n, 3, 1, 1), generator, ink.dtype)
     return ground + on_ink.logical_not() * pattern + ink * (colour + on_ink * pattern - ground)
 
 
 def _pencil(ink: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
     """The outline of the ink in grey on white paper with a grain."""
-    n, size = len(ink), ink.shape[-1]
+    n, size, dtype = len(ink), ink.shape[-1], ink.dtype
     outline = F.max_pool2d(ink, 3, 1, 1) + F.max_pool2d(-ink, 3, 1, 1)  # dilated minus eroded
-    pressure = 1 - recipe.texture * _smooth_field(n, 1, size, generator).abs()
-    grey = recipe.contrast.draw((n, 1, 1, 1), generator)
-    paper = 0.95 - 0.05 * torch.rand(n, 1, size, size, generator=generator)
+    pressure = 1 - recipe.texture * _smooth_field(ink, 1, generator).abs()
+    grey = recipe.contrast.draw((n, 1, 1, 1), generator, dtype)
+    paper = 0.95 - 0.05 * torch.rand(n, 1, size, size, generator=generator, dtype=dtype)
     return (paper - grey * pressure * outline).expand(-1, 3, -1, -1)
 
 
@@ -249,7 +269,7 @@ def _push_to_border(edge: Tensor, generator: Generator) -> Tensor:
 
 def _blur(picture: Tensor, sigma: Float[Tensor, " batch"]) -> Tensor:
     """Gaussian blur with a width for each picture (5 taps along each axis)."""
-    taps = torch.arange(-2, 3, dtype=torch.float32)
+    taps = torch.arange(-2, 3, dtype=picture.dtype)
     kernel = torch.exp(-(taps**2) / (2 * sigma.clamp(min=1e-3)[:, None] ** 2))
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
     padded = F.pad(picture, (2, 2, 2, 2), mode="replicate")

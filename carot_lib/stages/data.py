@@ -17,6 +17,7 @@ from carot_lib.data.images import locate
 from carot_lib.files import read_json, write_json
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.params import load_scale
+from carot_lib.sources.adversarial import choose_adversarial, read_choices, write_choices
 from carot_lib.sources.miniature import PictogramParams, draw_sets, load_world
 from carot_lib.sources.pictograms import read_pictograms
 from carot_lib.sources.scan import DatasetScan, find_unreadable, write_sets
@@ -82,7 +83,8 @@ def prepare(layout: Layout) -> None:
     params = load_scale(layout).data
     if isinstance(params, PictogramParams):
         world, pictograms = load_world(layout.root, params), read_pictograms(layout.pictograms)
-        draw_sets(params, world, pictograms, layout.data)
+        choices = read_choices(layout.root / params.adversarial, params, world)
+        draw_sets(params, world, pictograms, choices, layout.data)
         return
     if not layout.checked.exists():
         raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
@@ -92,6 +94,20 @@ def prepare(layout: Layout) -> None:
         print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
     scanned = TypeAdapter(DatasetScan).validate_python(content)
     write_sets(scanned, params, layout.root, unreadable, layout.data)
+
+
+def choose(layout: Layout) -> None:
+    """Choose the pictures of the filtered sets and write the file that git keeps.
+
+    Raises:
+        ValueError: the profile draws no pictures, or see `choose_adversarial`.
+    """
+    params = load_scale(layout).data
+    if not isinstance(params, PictogramParams):
+        raise ValueError(f"profile {layout.profile} draws no pictures: nothing to choose")
+    world, pictograms = load_world(layout.root, params), read_pictograms(layout.pictograms)
+    choices = choose_adversarial(params, world, pictograms)
+    write_choices(layout.root / params.adversarial, params, world, choices)
 
 
 def _count(found: int, expected: int | None) -> str:

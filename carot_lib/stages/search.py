@@ -1,73 +1,96 @@
 """Choose learning rates and label smoothing on the ID validation set; run by hand, once.
 
-The learning rates of FT and FLYP (which CaRot shares, Section A.1) are those with the best ID
-validation accuracy; the label smoothing of each is the one with the lowest ID validation ECE at
-that rate. Reads what `train` reads; writes results/<profile>/search.csv. The choice is then written
-into params.yaml by hand: the pipeline never searches.
+FT, FLYP and CaRot have the same budget: every learning rate with every seed of `search`. The rate
+with the best mean ID validation accuracy is chosen. At that rate the label smoothing of FT and FLYP
+is the one with the lowest mean ID validation ECE. Reads what the trainings read; writes
+results/<profile>/search/learning_rate.csv and label_smoothing.csv, which also hold the numbers of
+the test sets: they choose nothing. The choice is then written into params.yaml by hand: the
+pipeline never searches.
 """
-
-import copy
 
 import pandas as pd
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.data.datasets import read_prompts, read_set
 from carot_lib.distributed import rank
 from carot_lib.files import write_text
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.methods.base import RunParams
-from carot_lib.models.clip import load_clip
-from carot_lib.models.inference import predict_logits
-from carot_lib.params import load_params
-from carot_lib.training.loop import fine_tune
+from carot_lib.params import ScaleParams, load_scale
+from carot_lib.training.trial import Outcome, Trial, map_in_workers, run_trial
 
 
-def search(layout: Layout) -> pd.DataFrame:
-    """Try every value, write and print the table: run, key, value, accuracy, ECE, chosen."""
-    params = load_params(layout.params)
-    scale, seed = params.scale(layout.profile), params.seeds[0]
-    clip = load_clip(layout.pretrained)
-    prompts = read_prompts(layout.data, clip.context_length)
-    train_set, validation = read_set(layout.data, "train"), read_set(layout.data, VALIDATION)
+def search(layout: Layout) -> None:
+    """Try every value with every seed; write and print the two tables."""
+    scale = load_scale(layout)
+    rates = try_values(layout, scale, ("ft", "flyp", "carot"), "learning_rate", {})
+    best = rates.groupby(["run", "learning_rate"])["id_val_accuracy"].mean()
+    chosen = {run: best[run].idxmax() for run in best.index.unique("run")}
+    rates["chosen"] = rates["learning_rate"] == rates["run"].map(chosen)
+    _write(layout, "learning_rate", rates)
+    at = {f"{run}_ls": {"learning_rate": chosen[run]} for run in ("ft", "flyp")}
+    smoothing = try_values(layout, scale, tuple(at), "label_smoothing", at)
+    best = smoothing.groupby(["run", "label_smoothing"])["id_val_ece"].mean()
+    chosen = {run: best[run].idxmin() for run in at}
+    smoothing["chosen"] = smoothing["label_smoothing"] == smoothing["run"].map(chosen)
+    _write(layout, "label_smoothing", smoothing)
 
-    def evaluate(run: RunParams, label: str) -> dict[str, float]:
-        classifier = fine_tune(
-            run,
-            scale.training,
-            scale.hardware,
-            copy.deepcopy(clip),
-            prompts,
-            train_set,
-            seed,
-            log=lambda record: None,
-            label=label,
-        )
-        logits = predict_logits(classifier, validation, scale.hardware.one_device())
-        logits = validation.label_space.project(logits)
-        stats = BinStats.from_logits(logits, validation.labels, scale.evaluation.n_bins)
-        return {"accuracy": stats.mean_accuracy(), "ece": stats.ece()}
 
-    def try_values(run: RunParams, name: str, key: str, values: list[float]) -> pd.DataFrame:
-        """One training per value, evaluated on the validation set."""
-        runs = {value: run.model_copy(update={key: value}) for value in values}
-        return pd.DataFrame(
-            {"run": name, "key": key, "value": value, **evaluate(one, f"{name}, {key} {value}")}
-            for value, one in runs.items()
-        )
+def try_values(
+    layout: Layout,
+    scale: ScaleParams,
+    rows: tuple[str, ...],
+    key: str,
+    changed: dict[str, dict[str, float]],
+) -> pd.DataFrame:
+    """One training per row, value of a key and seed.
 
-    table = pd.DataFrame()
-    for name in ("ft", "flyp"):
-        run, smoothed = scale.run(name), scale.run(f"{name}_ls")
-        rates = try_values(run, name, "learning_rate", scale.search.learning_rate)
-        rates["chosen"] = rates.index == rates["accuracy"].idxmax()
-        rate = rates.loc[rates["chosen"], "value"].item()
-        smoothed = smoothed.model_copy(update={"learning_rate": rate})
-        values = try_values(smoothed, f"{name}_ls", "label_smoothing", scale.search.label_smoothing)
-        values["chosen"] = values.index == values["ece"].idxmin()
-        table = pd.concat([table, rates, values])
-        if rank() == 0:
-            path = layout.results / "search.csv"
-            write_text(path, table.to_csv(index=False, float_format="%.6g"))
+    Args:
+        layout: files of the profile.
+        scale: its numbers.
+        rows: rows of the tables.
+        key: a number of these rows that `search` lists values of.
+        changed: other numbers of the rows that differ from params.yaml.
+
+    Returns:
+        Columns run, seed, the key, and accuracy and ECE on the ID validation and test set and as
+        mean over the shifted sets (`ood`).
+    """
+    plan = [
+        (run, seed, value)
+        for run in rows
+        for value in getattr(scale.search, key)
+        for seed in scale.search.seeds
+    ]
+
+    def trial(run: str, seed: int, value: float) -> Trial:
+        method: RunParams = scale.run(run).model_copy(update={**changed.get(run, {}), key: value})
+        parts = scale.training, scale.hardware, scale.evaluation
+        name = f"{run}, {key} {value:g}, seed {seed}"
+        return Trial(name, method, seed, *parts, layout.data, layout.pretrained)
+
+    trials = [trial(*one) for one in plan]
+    # processes of their own on a CPU; on GPUs every training takes all of them
+    side_by_side = scale.hardware.accelerator == "cpu"
+    outcomes = map_in_workers(run_trial, trials, key) if side_by_side else map(run_trial, trials)
+    sets = {"id_val": [VALIDATION], "id_test": ["id_test"], "ood": scale.evaluation.ood}
+
+    statistics = {"accuracy": BinStats.mean_accuracy, "ece": BinStats.ece}
+
+    def numbers(outcome: Outcome) -> dict[str, float]:
+        return {
+            f"{name}_{metric}": outcome.mean(statistic, of)
+            for name, of in sets.items()
+            for metric, statistic in statistics.items()
+        }
+
+    return pd.DataFrame(
+        {"run": run, "seed": seed, key: value, **numbers(outcome)}
+        for (run, seed, value), outcome in zip(plan, outcomes, strict=True)
+    )
+
+
+def _write(layout: Layout, name: str, table: pd.DataFrame) -> None:
     if rank() == 0:
-        print(table.to_string(index=False))
-    return table
+        path = layout.results / "search" / f"{name}.csv"
+        write_text(path, table.to_csv(index=False, float_format="%.6g"))
+        print(table[table["chosen"]].to_string(index=False))

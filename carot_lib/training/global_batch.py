@@ -2,8 +2,8 @@
 
 A contrastive loss compares every image with every caption, so it is no mean over smaller batches.
 But the encoding can be split: every device encodes its share, in micro-batches if memory is short,
-and computes the loss of the gathered features, which are small compared with the activations. The
-exception is a model with BatchNorm, whose statistics would be those of a micro-batch.
+and computes the loss of the gathered features, which are small compared with the activations. So
+the features of an image must not depend on other images: see `set_training_mode`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -122,6 +122,13 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(mean.view(gradient.shape))
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether the features of an image depend on the other images of its micro-batch."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+def set_training_mode(model: nn.Module) -> None:
+    """Training mode, in which BatchNorm still takes its running statistics, which stay fixed.
+
+    So the features of an image do not depend on the other images of its micro-batch, and a student
+    and a teacher with the same weights give the same features. Scale and offset are trained.
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

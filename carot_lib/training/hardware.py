@@ -62,13 +62,12 @@ class HardwareParams(StrictParams):
         may_use = self.accelerator != "cpu" and torch.cuda.is_available()
         return torch.device("cuda" if may_use else "cpu")
 
-    def step_too_large(self, batch_size: int, has_batch_norm: bool) -> str:
+    def step_too_large(self, batch_size: int) -> str:
         """The message for a step that does not fit into memory."""
-        advice = f"set hardware.accumulation to {2 * self.accumulation} (the results are the same)"
         return (
             f"out of memory at batch_size {batch_size} on {self.devices * self.nodes} device(s) "
-            f"with accumulation {self.accumulation}: "
-            f"{'lower batch_size' if has_batch_norm else advice}"
+            f"with accumulation {self.accumulation}: set hardware.accumulation to "
+            f"{2 * self.accumulation} (the results are the same)"
         )
 
     def _check_cuda(self, wanted: int) -> None:

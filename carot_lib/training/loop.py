@@ -18,7 +18,11 @@ from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.progress import track
 from carot_lib.schema import PositiveSteps, Steps, StrictParams, count_steps
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
-from carot_lib.training.global_batch import average_gradients, encode_global_batch, has_batch_norm
+from carot_lib.training.global_batch import (
+    average_gradients,
+    encode_global_batch,
+    set_training_mode,
+)
 from carot_lib.training.hardware import (
     MODEL_TOO_LARGE,
     NUMERICS_NEUTRAL,
@@ -39,6 +43,7 @@ class TrainingParams(StrictParams):
     """What all runs share."""
 
     epochs: PositiveInt
+    images_per_class: PositiveInt | None  # the first of each class; None: all
     batch_size: PositiveInt  # images
     weight_decay: NonNegativeFloat
     warmup: Steps  # of the learning rate
@@ -84,7 +89,7 @@ def fit(
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer = fabric.setup_optimizers(optimizer)
-    method.model.train()
+    set_training_mode(method.model)
     pending: list[tuple[int, float, Scalars]] = []
     start_step = len(checkpoint.history) if checkpoint is not None else 0
     for step, batch in enumerate(data, start=start_step + 1):
@@ -161,7 +166,8 @@ def fine_tune(
         clip: the pre-trained model; it is trained in place.
         class_prompts: token ids.
         train_set: images and labels.
-        seed: seed of the order of the samples and of the images' random transforms.
+        seed: seed of the order of the samples, of the images' random transforms and of layers that
+            draw random numbers.
         log: receives the record of each step, see `fit`.
         label: name of the run in the progress bar.
         checkpoints: folder for the state of the unfinished run, to be discarded by the caller in
@@ -172,15 +178,13 @@ def fine_tune(
     Raises:
         FloatingPointError: see `fit`.
         MemoryError: there is too little memory; the message says what to change.
-        ValueError: the hardware is not available, or the model or a batch cannot be split over it.
+        ValueError: the hardware is not available, a batch cannot be split over it, or a class has
+            too few images.
     """
     fabric = hardware.launch()
-    batch_norm = has_batch_norm(clip)
-    if fabric.world_size * hardware.accumulation > 1 and batch_norm:
-        raise ValueError(
-            "hardware: devices, nodes and accumulation must be 1 for a model with BatchNorm: its "
-            "statistics would be those of a part of the batch"
-        )
+    torch.manual_seed(seed + fabric.global_rank)  # of layers that draw random numbers
+    if training.images_per_class is not None:
+        train_set = train_set.first_per_class(training.images_per_class)
     n_images, n_templates = len(train_set.labels), class_prompts.shape[1]
     total_steps = training.total_steps(n_images)
     fingerprint = fingerprint_of(
@@ -217,7 +221,7 @@ def fine_tune(
     if fabric.is_global_zero:
         data = track(data, total_steps - start_step, f"training {label}", "steps")
     warmup_steps = count_steps(training.warmup, total_steps)
-    with out_of_memory_means(hardware.step_too_large(training.batch_size, batch_norm)):
+    with out_of_memory_means(hardware.step_too_large(training.batch_size)):
         fit(
             method,
             data,

@@ -17,6 +17,7 @@ from carot_lib.data.datasets import LabelledSet
 from carot_lib.distributed import rank
 from carot_lib.methods.base import Method
 from carot_lib.models.inference import predict_logits
+from carot_lib.training.global_batch import set_training_mode
 
 LOG_EVERY = 10  # optimizer steps per point of a curve: 25,030 steps stay small files
 
@@ -30,7 +31,7 @@ def validate(
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         logits = predict_logits(method.classifier(), dataset, device, show_progress=False)
-    method.model.train()  # the classifier may be the model itself
+    set_training_mode(method.model)  # the classifier may be the model itself
     stats = BinStats.from_logits(dataset.label_space.project(logits), dataset.labels, n_bins)
     return {"id_val/accuracy": stats.mean_accuracy(), "id_val/ece": stats.ece()}
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Generator, Tensor
@@ -70,7 +69,6 @@ class PretrainingParams(StrictParams):
     warmup_steps: NonNegativeInt
     mix: dict[str, Annotated[float, Field(gt=0, le=1)]]  # share of each recipe in a batch
     wrong_captions: Fraction  # captions that name another pictogram
-    scale_images: PositiveInt  # pictures on which the logit scale is fitted at the end
 
 
 class CaptionStream:
@@ -96,7 +94,7 @@ class CaptionStream:
         if min(self._counts(params.batch_size).values()) < 1:
             size = params.batch_size
             raise ValueError(f"pretrained.batch_size: {size} pictures are too few for the mix")
-        self.glyphs = GlyphBank(pictograms, world.faces)
+        self.glyphs = GlyphBank(pictograms, world.faces, torch.float32)
         templates = clip_templates()
         names = [pictogram.name for pictogram in pictograms]
         self.prompts = tokenize_prompts(names, templates, params.model.context_length)
@@ -138,11 +136,9 @@ def pretrain(
     pictograms: Sequence[Pictogram],
     log: Callable[[dict[str, float]], None],
 ) -> Clip:
-    """Train a CLIP from scratch by the contrastive loss, then set its logit scale.
+    """Train a CLIP from scratch by the contrastive loss.
 
-    A run this short ends under-confident: the scale learns more slowly than all other weights. So
-    it is finally fitted alone, by the likelihood of new pictures under the zero-shot head. `log`
-    receives step, learning rate, loss and logit scale of every step.
+    `log` receives step, learning rate, loss and logit scale of every step.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names the step.
@@ -173,21 +169,4 @@ def pretrain(
         optimizer.step()
         scale = clip.logit_scale.item()
         log({"step": step, "learning_rate": rate, "contrastive": loss.item(), "logit_scale": scale})
-    clip.eval()
-    set_logit_scale(clip, stream, params.scale_images, generator)
-    return clip
-
-
-@torch.no_grad()
-def set_logit_scale(clip: Clip, stream: CaptionStream, n_images: int, generator: Generator) -> None:
-    """Set the logit scale to the likeliest of 400 for new pictures under the zero-shot head."""
-    head = clip.head_weights(stream.prompts) / clip.logit_scale
-    batch_size, cosines, labels = stream.params.batch_size, [], []
-    for _ in range(0, n_images, batch_size):
-        images, concepts, _ = stream.draw(batch_size, generator)
-        cosines.append(clip.encode_images(images) @ head.T)
-        labels.append(concepts)
-    cosines, labels = torch.cat(cosines), torch.cat(labels)
-    scales = torch.linspace(math.log(5), math.log(200), 400).exp()
-    losses = torch.stack([F.cross_entropy(scale * cosines, labels) for scale in scales])
-    clip.model.logit_scale.copy_(scales[losses.argmin()].log())
+    return clip.eval()

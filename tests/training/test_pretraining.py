@@ -40,7 +40,7 @@ TINY = {"text_width": 16, "text_heads": 2, "text_layers": 1, "embed_dim": 16}
 
 
 def params(**changes: object) -> PretrainingParams:
-    small = {"steps": 2, "batch_size": 20, "warmup_steps": 1, "scale_images": 20}
+    small = {"steps": 2, "batch_size": 20, "warmup_steps": 1}
     small["model"] = TREE["pretrained"]["model"] | TINY
     return PretrainingParams.model_validate(TREE["pretrained"] | small | changes)
 

@@ -1,0 +1,111 @@
+"""Trainings that are evaluated at once and then forgotten: what choices are made by."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.temperature import select_temperature, temperature_of_least_nll
+from carot_lib.data.datasets import read_prompts, read_set, usable_cores
+from carot_lib.evaluation import EvaluationParams
+from carot_lib.layout import VALIDATION
+from carot_lib.methods.base import RunParams
+from carot_lib.models.clip import ImageClassifier, load_clip
+from carot_lib.models.inference import predict_logits
+from carot_lib.progress import track
+from carot_lib.training.hardware import HardwareParams
+from carot_lib.training.loop import TrainingParams, fine_tune
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tuning, or the pre-trained model as it is."""
+
+    name: str  # in messages
+    run: RunParams | None  # None: the zero-shot classifier
+    seed: int
+    training: TrainingParams
+    hardware: HardwareParams
+    evaluation: EvaluationParams
+    data: Path  # folder of the prepared sets
+    pretrained: Path  # folder of the pre-trained CLIP
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Binned predictions on the ID validation and test set and on every shifted one.
+
+    `temperature` and `temperature_nll` are chosen on the ID validation set, by ECE and by NLL.
+    """
+
+    stats: dict[str, BinStats]
+    temperature: float
+    temperature_nll: float
+
+    def mean(self, statistic: Callable[[BinStats], float], sets: Sequence[str]) -> float:
+        """Unweighted mean of a statistic over sets."""
+        return float(np.mean([statistic(self.stats[name]) for name in sets]))
+
+
+def map_in_workers(
+    function: Callable[[Item], Result], items: Sequence[Item], label: str
+) -> Iterator[Result]:
+    """Apply a function in as many processes as there are cores, each on one thread, in order."""
+    processes = min(usable_cores(), len(items))
+    with ProcessPoolExecutor(processes, get_context("spawn"), _use_one_thread) as pool:
+        yield from track(pool.map(function, items), len(items), label, "trainings")
+
+
+def run_trial(trial: Trial) -> Outcome:
+    """Train, predict and evaluate.
+
+    Raises:
+        FloatingPointError: see `carot_lib.training.loop.fine_tune`.
+    """
+    clip = load_clip(trial.pretrained)
+    prompts = read_prompts(trial.data, clip.context_length)
+    if trial.run is None:
+        classifier = clip.zero_shot_classifier(prompts)
+    else:
+        classifier = fine_tune(
+            trial.run,
+            trial.training,
+            trial.hardware,
+            clip,
+            prompts,
+            read_set(trial.data, "train"),
+            trial.seed,
+            log=lambda record: None,
+            label=trial.name,
+        )
+    evaluation, device = trial.evaluation, trial.hardware.one_device()
+    logits, labels = _predict(classifier, trial.data, VALIDATION, device)
+    grid = evaluation.temperature
+    chosen = select_temperature(logits, labels, grid.low, grid.high, grid.step, evaluation.n_bins)
+    by_nll = temperature_of_least_nll(logits, labels, grid.low, grid.high)
+    stats = {VALIDATION: BinStats.from_logits(logits, labels, evaluation.n_bins)}
+    for name in ("id_test", *evaluation.ood):
+        predicted = _predict(classifier, trial.data, name, device)
+        stats[name] = BinStats.from_logits(*predicted, evaluation.n_bins)
+    return Outcome(stats, chosen.temperature, by_nll)
+
+
+def _predict(
+    classifier: ImageClassifier, data: Path, name: str, device: torch.device
+) -> tuple[Float[np.ndarray, "samples target_classes"], np.ndarray]:
+    dataset = read_set(data, name)
+    logits = predict_logits(classifier, dataset, device, show_progress=False).astype(float)
+    return dataset.label_space.project(logits), dataset.labels
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
