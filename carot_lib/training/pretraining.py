@@ -5,7 +5,7 @@ Source: Radford et al. 2021, Section 2.3 (the loss), at the scale of minutes.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -75,10 +75,13 @@ class CaptionStream:
     """An endless stream of captioned pictures of pictograms.
 
     A caption's template fits the medium of its picture and, except for a share of wrong captions,
-    its name fits the pictogram.
+    its name fits the pictogram. No pictogram is shown twice in a batch, as on the web, where two
+    pictures of a batch hardly ever show the same thing: the loss takes the captions of all other
+    pictures for wrong ones.
 
     Raises:
-        ValueError: the mix names a recipe that is not there, or a batch is too small for it.
+        ValueError: the mix names a recipe that is not there, or a batch is too small for it or has
+            more pictures than there are pictograms.
     """
 
     def __init__(
@@ -94,6 +97,11 @@ class CaptionStream:
         if min(self._counts(params.batch_size).values()) < 1:
             size = params.batch_size
             raise ValueError(f"pretrained.batch_size: {size} pictures are too few for the mix")
+        if params.batch_size > len(pictograms):
+            raise ValueError(
+                f"pretrained.batch_size: {params.batch_size}, but there are {len(pictograms)} "
+                "pictograms, and none is shown twice in a batch"
+            )
         self.glyphs = GlyphBank(pictograms, world.faces, torch.float32)
         templates = clip_templates()
         names = [pictogram.name for pictogram in pictograms]
@@ -107,18 +115,17 @@ class CaptionStream:
         self, n: int, generator: Generator
     ) -> tuple[Float[Tensor, "n 3 size size"], Int[Tensor, " n"], Int[Tensor, "n context"]]:
         """Pictures in the shares of the mix, the pictogram each one shows, and their captions."""
-        pictures, concepts, captions = [], [], []
-        for name, count in self._counts(n).items():
-            recipe = self.world.recipes[name]
-            concept = torch.randint(len(self.prompts), (count,), generator=generator)
+        concepts = torch.randperm(len(self.prompts), generator=generator)[:n]
+        counts, pictures, captions = self._counts(n), [], []
+        for name, concept in zip(counts, concepts.split(list(counts.values())), strict=True):
+            recipe, count = self.world.recipes[name], len(concept)
             pictures.append(self.glyphs.draw(concept, recipe, self.data.image_size, generator))
             wrong = torch.rand(count, generator=generator) < self.params.wrong_captions
             other = torch.randint(len(self.prompts), (count,), generator=generator)
             fitting = self.templates_of[recipe.medium]
             template = fitting[torch.randint(len(fitting), (count,), generator=generator)]
             captions.append(self.prompts[torch.where(wrong, other, concept), template])
-            concepts.append(concept)
-        return normalise(torch.cat(pictures)), torch.cat(concepts), torch.cat(captions)
+        return normalise(torch.cat(pictures)), concepts, torch.cat(captions)
 
     def _counts(self, n: int) -> dict[str, int]:
         """Number of pictures of each recipe; the last one takes the remainder of rounding."""
@@ -151,15 +158,16 @@ def pretrain(
     with torch.no_grad():
         clip.model.logit_scale.fill_(math.log(params.model.initial_logit_scale))
     optimizer = torch.optim.AdamW(
-        clip.parameters(),
+        _parameter_groups(clip, params.weight_decay),
         lr=params.learning_rate,
         betas=params.betas,
-        weight_decay=params.weight_decay,
         fused=True,
     )
     for step in track(range(1, params.steps + 1), params.steps, "pre-training", "steps"):
         factor = learning_rate_factor(step - 1, params.warmup_steps, params.steps)
-        optimizer.param_groups[0]["lr"] = rate = params.learning_rate * factor
+        rate = params.learning_rate * factor
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         images, _, captions = stream.draw(params.batch_size, generator)
         loss = contrastive_loss(clip.similarity_logits(images, captions))
         if not loss.isfinite():
@@ -170,3 +178,16 @@ def pretrain(
         scale = clip.logit_scale.item()
         log({"step": step, "learning_rate": rate, "contrastive": loss.item(), "logit_scale": scale})
     return clip.eval()
+
+
+def _parameter_groups(clip: Clip, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights with decay; gains, biases and the logit scale without.
+
+    Source: Radford et al. 2021, Section 2.5; the training of open_clip.
+    """
+    weights = [p for p in clip.parameters() if p.ndim >= 2]
+    others = [p for p in clip.parameters() if p.ndim < 2]
+    return [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
