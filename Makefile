@@ -22,7 +22,7 @@ export GOMP_SPINCOUNT := 10000
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro appendix test test-slow test-browser bench lab search lint clean
+.PHONY: help setup repro appendix test test-slow test-browser bench lab pilot search lint clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ bench: $(READY_TEST)  ## compare speed and memory with other libraries and plain
 lab: $(READY)  ## open JupyterLab at its start notebook; LAB=--no-browser only prints the address
 	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab \
 	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB)
+
+pilot: $(READY)  ## choose the regime of the miniature by ZS and FT alone (an hour)
+	$(BIN)/python -m carot_lib pilot
 
 search: $(READY)  ## choose learning rates and label smoothing on ID validation data (ten minutes)
 	$(BIN)/python -m carot_lib search

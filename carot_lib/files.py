@@ -51,8 +51,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn errors of the block, which reads a file of the pipeline, into one that names the file.
+def reading(path: Path, remedy: str = "`make repro` makes it anew") -> Iterator[None]:
+    """Turn errors of the block, which reads a file, into one that names the file and the remedy.
 
     Raises:
         ValueError: the file is damaged; a missing file stays a FileNotFoundError.
@@ -61,7 +61,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except DAMAGE as error:
         reason = " ".join(f"{error}".splitlines()[:1])
-        raise ValueError(f"{path} is damaged ({reason}): `make repro` makes it anew") from error
+        raise ValueError(f"{path} is damaged ({reason}): {remedy}") from error
 
 
 def read_json(path: Path) -> Any:

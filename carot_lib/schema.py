@@ -77,11 +77,26 @@ def read_params(path: Path, model: type[AnyParams], *keys: str) -> AnyParams:
         if not isinstance(tree, dict) or key not in tree:
             raise ValueError(f"{path.name}: {'.'.join(keys[: depth + 1])}: missing")
         tree = tree[key]
+    return check_params(tree, model, path.name, *keys)
+
+
+def check_params(tree: Any, model: type[AnyParams], file: str, *keys: str) -> AnyParams:
+    """Check numbers that were already read.
+
+    Args:
+        tree: one branch of a params file, as plain lists and dictionaries.
+        model: the class that it must fit.
+        file: name of the file, for messages.
+        keys: the path from the top of the file to the branch, for messages.
+
+    Raises:
+        ValueError: see `read_params`.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         lines = dict.fromkeys(_line(problem, tree, keys) for problem in error.errors())
-        raise ValueError("\n".join(f"{path.name}: {line}" for line in lines)) from error
+        raise ValueError("\n".join(f"{file}: {line}" for line in lines)) from error
 
 
 def _line(problem: Any, tree: Any, keys: tuple[str, ...]) -> str:

@@ -27,7 +27,8 @@ HARDWARE = {
     "checkpoint_every": 100,
     "tensorboard": False,
 }
-TRAINING = {"epochs": 2, "batch_size": 4, "weight_decay": 0.1, "warmup": 1, "validate_every": None}
+TRAINING = {"epochs": 2, "images_per_class": None, "batch_size": 4}
+TRAINING |= {"weight_decay": 0.1, "warmup": 1, "validate_every": None}
 SHARED = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": "epochs"}
 TEACHER = {"momentum_start": 0.05, "momentum_end": 0.9, "momentum_warmup": 0.5}
 TEACHER |= {"update_every": 2, "update_at_step_0": False}

@@ -20,15 +20,24 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from carot_lib.data.datasets import normalise
-from carot_lib.files import read_json, reading, write_json
+from carot_lib.files import reading, write_json
 from carot_lib.progress import track
+from carot_lib.schema import StrictParams, check_params
 from carot_lib.sources.miniature import PictogramParams, World, candidates, make_generator
 from carot_lib.sources.pictograms import GlyphBank, Pictogram
 
 REFERENCE_STREAM = 1000  # number of the classifier's random stream; sets count from 0
 MAX_CANDIDATES = 100_000  # pictures of one class, before it is too easy for the classifier
+CHOOSE_ANEW = "run `python -m carot_lib choose_adversarial`"
 
 Choices = dict[str, dict[str, list[int]]]  # numbers of candidates, by set and class
+
+
+class ChoicesFile(StrictParams):
+    """data/adversarial.json."""
+
+    made_for: str  # hash of the parameters
+    candidates: dict[str, dict[str, str]]  # numbers with spaces between them, by set and class
 
 
 def choose_adversarial(
@@ -77,29 +86,41 @@ def write_choices(path: Path, params: PictogramParams, world: World, choices: Ch
         name: {one: " ".join(map(str, numbers)) for one, numbers in by_class.items()}
         for name, by_class in choices.items()
     }
-    write_json(path, {"made_for": _made_for(params, world), "candidates": lines})
+    content = ChoicesFile(made_for=_made_for(params, world), candidates=lines)
+    write_json(path, content.model_dump())
 
 
-def read_choices(path: Path, params: PictogramParams, world: World) -> Choices:
+def read_choices(
+    path: Path, params: PictogramParams, world: World, pictograms: Sequence[Pictogram]
+) -> Choices:
     """Read what `write_choices` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or was made for other parameters; the message says what to
-            do.
+        ValueError: the file is damaged, or was made for other parameters, classes or fewer images;
+            the message says what to do.
     """
-    content = read_json(path)
-    with reading(path):
-        made_for = content["made_for"]
+    with reading(path, CHOOSE_ANEW):
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        content = check_params(tree, ChoicesFile, path.name)
         choices = {
             name: {one: [int(number) for number in line.split()] for one, line in by_class.items()}
-            for name, by_class in content["candidates"].items()
+            for name, by_class in content.candidates.items()
         }
-    if made_for != _made_for(params, world):
+    if content.made_for != _made_for(params, world):
         raise ValueError(
-            f"{path}: chosen for another seed, image size, recipe or reference classifier: run "
-            "`python -m carot_lib choose_adversarial`"
+            f"{path}: chosen for another seed, image size, recipe or reference classifier: "
+            f"{CHOOSE_ANEW}"
         )
+    classes = [pictogram.name for pictogram in pictograms if pictogram.is_class]
+    for name in world.filtered:
+        if list(choices.get(name, {})) != classes:
+            raise ValueError(f"{path}: set {name} was chosen for other classes: {CHOOSE_ANEW}")
+        fewest, n = min(map(len, choices[name].values())), world.sets[name].images_per_class
+        if fewest < n:
+            raise ValueError(
+                f"{path}: set {name} has {fewest} pictures of a class, not {n}: {CHOOSE_ANEW}"
+            )
     return choices
 
 

@@ -105,20 +105,20 @@ def draw_sets(
 ) -> None:
     """Draw every set and write the data folder, see `carot_lib.data.datasets`.
 
-    `choices` holds the numbers of the candidates that make each filtered set, by set and class.
+    `choices` holds the numbers of the candidates that make each filtered set, by set and class; of
+    each class, the set takes the first ones.
     """
     classes = [pictogram for pictogram in pictograms if pictogram.is_class]
     glyphs, label_spaces = GlyphBank(classes, world.faces), {}
     sets = track(world.sets.items(), len(world.sets), "drawing", "sets")
     for number, (name, drawn) in enumerate(sets):
-        recipe, generator = world.recipes[drawn.recipe], make_generator(params.seed, number)
         shown, labels, label_space = plan_set(drawn, classes, params)
         if drawn.filtered:
-            draw, chosen = candidates(params, world, glyphs, name), choices[name]
-            columns = shown.unique(sorted=True).tolist()
-            n = drawn.images_per_class
-            images = torch.cat([draw(i, chosen[classes[i].name][:n]) for i in columns])
+            draw, n = candidates(params, world, glyphs, name), drawn.images_per_class
+            numbers = {i: choices[name][classes[i].name][:n] for i in shown[::n].tolist()}
+            images = torch.cat([draw(i, chosen) for i, chosen in numbers.items()])
         else:
+            recipe, generator = world.recipes[drawn.recipe], make_generator(params.seed, number)
             images = glyphs.draw(shown, recipe, params.image_size, generator)
         if label_space is not None:
             label_spaces[name] = label_space
@@ -147,7 +147,10 @@ def candidates(
 
 
 def make_generator(seed: int, *stream: int) -> Generator:
-    """Make an independent random generator for each set; neighbouring seeds share no stream."""
+    """Make an independent random generator for each set or candidate.
+
+    Neighbouring seeds share no stream.
+    """
     state = np.random.SeedSequence([seed, *stream]).generate_state(1)
     return Generator().manual_seed(int(state[0]))
 
@@ -158,13 +161,21 @@ def plan_set(
     """Choose the class that each picture of a set shows, its label, and the set's label space.
 
     Pictures are sorted by class, as in folders of images. The label space is None for all classes.
+
+    Raises:
+        ValueError: there are too few classes for two subsets, or none has a coarser label.
     """
     columns = [[i] for i in range(len(classes))]
     names = [pictogram.name for pictogram in classes]
     if drawn.classes.endswith("subset"):
+        size = params.subset_size
+        if 2 * size > len(classes):
+            raise ValueError(
+                f"data.subset_size: two disjoint subsets of {size} need {2 * size} classes, and "
+                f"there are {len(classes)}"
+            )
         order = torch.randperm(len(classes), generator=Generator().manual_seed(params.seed))
-        first, second, *_ = order.split(params.subset_size)
-        chosen = first if drawn.classes == "first_subset" else second
+        chosen = order[:size] if drawn.classes == "first_subset" else order[size : 2 * size]
         columns = chosen.sort().values[:, None].tolist()
         names = [names[i] for (i,) in columns]
     elif drawn.classes == "objects":

@@ -83,7 +83,7 @@ def prepare(layout: Layout) -> None:
     params = load_scale(layout).data
     if isinstance(params, PictogramParams):
         world, pictograms = load_world(layout.root, params), read_pictograms(layout.pictograms)
-        choices = read_choices(layout.root / params.adversarial, params, world)
+        choices = read_choices(layout.root / params.adversarial, params, world, pictograms)
         draw_sets(params, world, pictograms, choices, layout.data)
         return
     if not layout.checked.exists():

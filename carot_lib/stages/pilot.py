@@ -10,21 +10,37 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.data.datasets import read_set
 from carot_lib.files import StageError, write_text
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.models.clip import save_clip
-from carot_lib.params import Params, ScaleParams, load_params
-from carot_lib.schema import StrictParams, read_params
+from carot_lib.params import ScaleParams, load_scale
+from carot_lib.schema import StrictParams, check_params, read_params
 from carot_lib.sources.miniature import load_world
 from carot_lib.sources.pictograms import read_pictograms
-from carot_lib.training.pretraining import pretrain
-from carot_lib.training.trial import Outcome, Trial, map_in_workers, run_trial
+from carot_lib.training.pretraining import PretrainingParams, pretrain
+from carot_lib.training.trial import Outcome, Trial, map_in_workers, run_trials
+
+PILOT = Path("data", "pilot.yaml")
+GateName = Literal[
+    "zs_id_accuracy",
+    "zs_ood_accuracy",
+    "zs_id_gap",
+    "zs_smallest_loss_of_a_shift",
+    "ft_rates_to_the_nearer_end",
+    "ft_id_gain",
+    "ft_ood_change",
+    "ft_id_gap",
+    "ft_temperature",
+    "ft_temperature_nll",
+    "ft_ood_gap_beyond_id_gap",
+]
 
 
 class Gate(StrictParams):
@@ -33,65 +49,86 @@ class Gate(StrictParams):
     low: float | None
     high: float | None
 
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Gate":
+        bounds = [bound for bound in (self.low, self.high) if bound is not None]
+        if not bounds or bounds != sorted(bounds):
+            raise ValueError(f"no range from low ({self.low}) to high ({self.high})")
+        return self
+
     def passes(self, value: float) -> bool:
         """Whether the number is in the range."""
         above = self.low is None or value >= self.low
         return above and (self.high is None or value <= self.high)
+
+    @property
+    def words(self) -> str:
+        """The range, for messages."""
+        if self.low is not None and self.high is not None:
+            return f"from {self.low:g} to {self.high:g}"
+        return f"at most {self.high:g}" if self.low is None else f"at least {self.low:g}"
 
 
 class PilotParams(StrictParams):
     """data/pilot.yaml."""
 
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
-    learning_rate: Annotated[list[PositiveFloat], Field(min_length=3)]
-    candidates: dict[str, dict[str, Any]]  # by name: what differs from the miniature's parameters
-    gates: dict[str, Gate]  # by the name of the number, see `gate_values`
+    learning_rate: Annotated[list[PositiveFloat], Field(min_length=3)]  # rising
+    # by name: what differs from the profile's parameters
+    candidates: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    gates: Annotated[dict[GateName, Gate], Field(min_length=1)]  # see `gate_values`
+
+    @model_validator(mode="after")
+    def _rates_rise(self) -> "PilotParams":
+        if sorted(set(self.learning_rate)) != self.learning_rate:
+            raise ValueError(f"learning_rate must rise: {self.learning_rate}")
+        return self
 
 
 def pilot(layout: Layout) -> None:
     """Try the candidates in their order until one passes every gate with every seed.
 
     Raises:
-        ValueError: data/pilot.yaml or a candidate of it is invalid.
+        ValueError: data/pilot.yaml or a candidate of it is invalid, or the profile trains no CLIP.
+        FileNotFoundError: the sets were not prepared yet.
         StageError: no candidate passes; the message says which gates failed, and by how much.
     """
-    pilot = read_params(layout.root / "data" / "pilot.yaml", PilotParams)
-    params = load_params(layout.params)
-    scales = {name: change(params, keys) for name, keys in pilot.candidates.items()}
+    pilot, base = read_params(layout.root / PILOT, PilotParams), load_scale(layout)
+    if not isinstance(base.pretrained, PretrainingParams):
+        raise ValueError(f"profile {layout.profile} trains no CLIP: the pilot is the miniature's")
+    scales = {name: change(base, name, keys) for name, keys in pilot.candidates.items()}
+    read_set(layout.data, VALIDATION)  # raises an error now rather than after the pre-training
     folder, gates, rates = layout.root / "results" / "pilot", [], []
     for name, scale in scales.items():
-        outcomes = try_candidate(layout, scale, pilot)
-        for seed, (zero_shot, fine_tuned) in outcomes.items():
+        for seed, (zero_shot, fine_tuned) in try_candidate(layout, scale, pilot).items():
             numbers = gate_values(zero_shot, fine_tuned, scale.evaluation.ood)
-            for gate, limits in pilot.gates.items():
-                value = numbers[gate]
-                row = (name, seed, gate, value, limits.low, limits.high, limits.passes(value))
-                gates.append(row)
+            gates += gate_rows(name, seed, numbers, pilot.gates)
             rates += rate_rows(name, seed, zero_shot, fine_tuned, scale.evaluation.ood)
-        columns = ["candidate", "seed", "gate", "value", "low", "high", "passed"]
-        table = pd.DataFrame(gates, columns=columns)
+        table, per_rate = pd.DataFrame(gates), pd.DataFrame(rates)
         write_text(folder / "gates.csv", table.to_csv(index=False, float_format="%.4f"))
-        per_rate = pd.DataFrame(rates)
         write_text(folder / "rates.csv", per_rate.to_csv(index=False, float_format="%.6g"))
         failed = table[(table["candidate"] == name) & ~table["passed"]]
         if failed.empty:
             print(f"{name} passes every gate: write what differs into params.yaml")
             return
         print(f"{name} fails:\n{failed.to_string(index=False)}")
-    raise StageError(f"no candidate passes; see above and {folder / 'gates.csv'}")
+    raise StageError(f"{nearest_miss(table, pilot.gates)}\nall gates: {folder / 'gates.csv'}")
 
 
-def change(params: Params, keys: Mapping[str, Any]) -> ScaleParams:
-    """The miniature's parameters with some of them replaced; ValueError names a wrong key."""
+def change(base: ScaleParams, name: str, keys: Mapping[str, Any]) -> ScaleParams:
+    """The parameters of a candidate: those of the profile with some of them replaced.
 
-    def merge(tree: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-        merged = {
-            key: merge(tree.get(key, {}), value) if isinstance(value, Mapping) else value
-            for key, value in new.items()
-        }
-        return tree | merged
+    Raises:
+        ValueError: see `carot_lib.schema.read_params`.
+    """
 
-    return ScaleParams.model_validate(merge(params.miniature.model_dump(), keys))
+    def merge(old: Any, new: Any) -> Any:
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            return new
+        return old | {key: merge(old.get(key), value) for key, value in new.items()}
+
+    tree = merge(base.model_dump(), keys)
+    return check_params(tree, ScaleParams, PILOT.name, "candidates", name)
 
 
 def try_candidate(
@@ -108,10 +145,11 @@ def try_candidate(
         trials = []
         for seed, rate in runs:
             ft = scale.run("ft").model_copy(update={"learning_rate": rate})
-            run = None if rate is None else ft
+            name, run = ("zs", None) if rate is None else (f"ft, learning_rate {rate:g}", ft)
             parts = scale.training, scale.hardware, scale.evaluation
-            trials.append(Trial(f"{rate}", run, seed, *parts, layout.data, models[seed]))
-        found = dict(zip(runs, map_in_workers(run_trial, trials, "fine-tuning"), strict=True))
+            path = models[seed]
+            trials.append(Trial(f"{name}, seed {seed}", run, seed, *parts, layout.data, path))
+        found = dict(zip(runs, run_trials(trials, "fine-tuning"), strict=True))
     return {
         seed: (found[seed, None], {rate: found[seed, rate] for rate in pilot.learning_rate})
         for seed in pilot.seeds
@@ -125,8 +163,8 @@ def best_rate(fine_tuned: Mapping[float, Outcome]) -> float:
 
 def gate_values(
     zero_shot: Outcome, fine_tuned: Mapping[float, Outcome], ood: Sequence[str]
-) -> dict[str, float]:
-    """Every number that a gate may bound, by name; FT is that of the best learning rate."""
+) -> dict[GateName, float]:
+    """Every number that a gate may bound; FT is that of the best learning rate."""
     rates, best = list(fine_tuned), best_rate(fine_tuned)
     ft, ids = fine_tuned[best], ["id_test"]
     zs_id, ft_id = (one.mean(BinStats.mean_accuracy, ids) for one in (zero_shot, ft))
@@ -146,6 +184,36 @@ def gate_values(
         "ft_temperature_nll": ft.temperature_nll,
         "ft_ood_gap_beyond_id_gap": ood_gap - id_gap,
     }
+
+
+def gate_rows(
+    name: str, seed: int, numbers: Mapping[GateName, float], gates: Mapping[GateName, Gate]
+) -> list[dict[str, Any]]:
+    """A row for each gate: the number, its range, and whether it is in it."""
+    return [
+        {
+            "candidate": name,
+            "seed": seed,
+            "gate": gate,
+            "value": numbers[gate],
+            **limits.model_dump(),
+            "passed": limits.passes(numbers[gate]),
+        }
+        for gate, limits in gates.items()
+    ]
+
+
+def nearest_miss(table: pd.DataFrame, gates: Mapping[GateName, Gate]) -> str:
+    """Which gates the candidate with the fewest failures fails, and by how much.
+
+    `table` has the rows of `gate_rows`; of equal candidates the first one is taken.
+    """
+    failed = table[~table["passed"]]
+    name = failed.groupby("candidate", sort=False).size().idxmin()
+    rows = failed[failed["candidate"] == name].itertuples()
+    lines = [f"no candidate passes every gate; the nearest one, {name}, fails:"]
+    lines += [f"seed {r.seed}: {r.gate} is {r.value:.4f}, not {gates[r.gate].words}" for r in rows]
+    return "\n".join(lines)
 
 
 def rate_rows(

@@ -16,7 +16,7 @@ from carot_lib.files import write_text
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.methods.base import RunParams
 from carot_lib.params import ScaleParams, load_scale
-from carot_lib.training.trial import Outcome, Trial, map_in_workers, run_trial
+from carot_lib.training.trial import Outcome, Trial, run_trials
 
 
 def search(layout: Layout) -> None:
@@ -68,12 +68,7 @@ def try_values(
         name = f"{run}, {key} {value:g}, seed {seed}"
         return Trial(name, method, seed, *parts, layout.data, layout.pretrained)
 
-    trials = [trial(*one) for one in plan]
-    # processes of their own on a CPU; on GPUs every training takes all of them
-    side_by_side = scale.hardware.accelerator == "cpu"
-    outcomes = map_in_workers(run_trial, trials, key) if side_by_side else map(run_trial, trials)
     sets = {"id_val": [VALIDATION], "id_test": ["id_test"], "ood": scale.evaluation.ood}
-
     statistics = {"accuracy": BinStats.mean_accuracy, "ece": BinStats.ece}
 
     def numbers(outcome: Outcome) -> dict[str, float]:
@@ -83,6 +78,7 @@ def try_values(
             for metric, statistic in statistics.items()
         }
 
+    outcomes = run_trials([trial(*one) for one in plan], key)
     return pd.DataFrame(
         {"run": run, "seed": seed, key: value, **numbers(outcome)}
         for (run, seed, value), outcome in zip(plan, outcomes, strict=True)

@@ -65,37 +65,52 @@ def map_in_workers(
         yield from track(pool.map(function, items), len(items), label, "trainings")
 
 
+def run_trials(trials: Sequence[Trial], label: str) -> Iterator[Outcome]:
+    """Run trials and yield their outcomes in order.
+
+    On one CPU each they run side by side, in processes of their own; elsewhere one after another in
+    this process, as every training takes all devices.
+    """
+    side_by_side = all(trial.hardware.accelerator == "cpu" for trial in trials) and all(
+        trial.hardware.devices * trial.hardware.nodes == 1 for trial in trials
+    )
+    return map_in_workers(run_trial, trials, label) if side_by_side else map(run_trial, trials)
+
+
 def run_trial(trial: Trial) -> Outcome:
     """Train, predict and evaluate.
 
     Raises:
-        FloatingPointError: see `carot_lib.training.loop.fine_tune`.
+        FloatingPointError: see `carot_lib.training.loop.fine_tune`; the message names the trial.
+        MemoryError: likewise.
     """
     clip = load_clip(trial.pretrained)
     prompts = read_prompts(trial.data, clip.context_length)
     if trial.run is None:
         classifier = clip.zero_shot_classifier(prompts)
     else:
-        classifier = fine_tune(
-            trial.run,
-            trial.training,
-            trial.hardware,
-            clip,
-            prompts,
-            read_set(trial.data, "train"),
-            trial.seed,
-            log=lambda record: None,
-            label=trial.name,
-        )
+        try:
+            classifier = fine_tune(
+                trial.run,
+                trial.training,
+                trial.hardware,
+                clip,
+                prompts,
+                read_set(trial.data, "train"),
+                trial.seed,
+                log=lambda record: None,
+                label=trial.name,
+            )
+        except (FloatingPointError, MemoryError) as error:
+            raise type(error)(f"{trial.name}: {error}") from error
     evaluation, device = trial.evaluation, trial.hardware.one_device()
-    logits, labels = _predict(classifier, trial.data, VALIDATION, device)
-    grid = evaluation.temperature
-    chosen = select_temperature(logits, labels, grid.low, grid.high, grid.step, evaluation.n_bins)
-    by_nll = temperature_of_least_nll(logits, labels, grid.low, grid.high)
-    stats = {VALIDATION: BinStats.from_logits(logits, labels, evaluation.n_bins)}
-    for name in ("id_test", *evaluation.ood):
-        predicted = _predict(classifier, trial.data, name, device)
-        stats[name] = BinStats.from_logits(*predicted, evaluation.n_bins)
+    names, grid = (VALIDATION, "id_test", *evaluation.ood), evaluation.temperature
+    predicted = {name: _predict(classifier, trial.data, name, device) for name in names}
+    chosen = select_temperature(
+        *predicted[VALIDATION], grid.low, grid.high, grid.step, evaluation.n_bins
+    )
+    by_nll = temperature_of_least_nll(*predicted[VALIDATION], grid.low, grid.high)
+    stats = {name: BinStats.from_logits(*p, evaluation.n_bins) for name, p in predicted.items()}
     return Outcome(stats, chosen.temperature, by_nll)
 
 
