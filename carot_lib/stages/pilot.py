@@ -25,7 +25,7 @@ from carot_lib.schema import StrictParams, check_params, read_params
 from carot_lib.sources.miniature import load_world
 from carot_lib.sources.pictograms import read_pictograms
 from carot_lib.training.pretraining import PretrainingParams, pretrain
-from carot_lib.training.trial import Outcome, Trial, map_in_workers, run_trials
+from carot_lib.training.trial import Outcome, Trial, run_trials
 
 PILOT = Path("data", "pilot.yaml")
 GateName = Literal[
@@ -86,7 +86,7 @@ class PilotParams(StrictParams):
 
 
 def pilot(layout: Layout) -> None:
-    """Try the candidates in their order until one passes every gate with every seed.
+    """Try all candidates and print the first that passes every gate with every seed.
 
     Raises:
         ValueError: data/pilot.yaml or a candidate of it is invalid, or the profile trains no CLIP.
@@ -107,12 +107,10 @@ def pilot(layout: Layout) -> None:
         table, per_rate = pd.DataFrame(gates), pd.DataFrame(rates)
         write_text(folder / "gates.csv", table.to_csv(index=False, float_format="%.4f"))
         write_text(folder / "rates.csv", per_rate.to_csv(index=False, float_format="%.6g"))
-        failed = table[(table["candidate"] == name) & ~table["passed"]]
-        if failed.empty:
-            print(f"{name} passes every gate: write what differs into params.yaml")
-            return
-        print(f"{name} fails:\n{failed.to_string(index=False)}")
-    raise StageError(f"{nearest_miss(table, pilot.gates)}\nall gates: {folder / 'gates.csv'}")
+    passed = table.groupby("candidate", sort=False)["passed"].all()
+    if not passed.any():
+        raise StageError(f"{nearest_miss(table, pilot.gates)}\nall gates: {folder / 'gates.csv'}")
+    print(f"{passed.idxmax()} is the first that passes every gate: write it into params.yaml")
 
 
 def change(base: ScaleParams, name: str, keys: Mapping[str, Any]) -> ScaleParams:
@@ -137,8 +135,8 @@ def try_candidate(
     """ZS and FT at every learning rate, for each seed of pre-training and fine-tuning."""
     with tempfile.TemporaryDirectory() as folder:
         models = {seed: Path(folder) / str(seed) for seed in pilot.seeds}
-        jobs = [(layout, scale, seed, path) for seed, path in models.items()]
-        list(map_in_workers(_pretrain, jobs, "pre-training"))
+        for seed, path in models.items():
+            _pretrain(layout, scale, seed, path)
         runs: list[tuple[int, float | None]] = list(
             product(pilot.seeds, [None, *pilot.learning_rate])
         )
@@ -235,8 +233,7 @@ def rate_rows(
     return rows
 
 
-def _pretrain(job: tuple[Layout, ScaleParams, int, Path]) -> None:
-    layout, scale, seed, folder = job
+def _pretrain(layout: Layout, scale: ScaleParams, seed: int, folder: Path) -> None:
     params = scale.pretrained.model_copy(update={"seed": seed})
     world, pictograms = load_world(layout.root, scale.data), read_pictograms(layout.pictograms)
     save_clip(pretrain(params, scale.data, world, pictograms, lambda record: None), folder)

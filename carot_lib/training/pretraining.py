@@ -68,16 +68,15 @@ class PretrainingParams(StrictParams):
     weight_decay: NonNegativeFloat
     warmup_steps: NonNegativeInt
     mix: dict[str, Annotated[float, Field(gt=0, le=1)]]  # share of each recipe in a batch
-    wrong_captions: Fraction  # captions that name another pictogram
+    threads: PositiveInt  # of the CPU; their number decides the last digits
 
 
 class CaptionStream:
     """An endless stream of captioned pictures of pictograms.
 
-    A caption's template fits the medium of its picture and, except for a share of wrong captions,
-    its name fits the pictogram. No pictogram is shown twice in a batch, as on the web, where two
-    pictures of a batch hardly ever show the same thing: the loss takes the captions of all other
-    pictures for wrong ones.
+    A caption's template fits the medium of its picture, and its name the pictogram. No pictogram is
+    shown twice in a batch, as on the web, where two pictures of a batch hardly ever show the same
+    thing: the loss takes the captions of all other pictures for wrong ones.
 
     Raises:
         ValueError: the mix names a recipe that is not there, or a batch is too small for it or has
@@ -113,19 +112,17 @@ class CaptionStream:
 
     def draw(
         self, n: int, generator: Generator
-    ) -> tuple[Float[Tensor, "n 3 size size"], Int[Tensor, " n"], Int[Tensor, "n context"]]:
-        """Pictures in the shares of the mix, the pictogram each one shows, and their captions."""
+    ) -> tuple[Float[Tensor, "n 3 size size"], Int[Tensor, "n context"]]:
+        """Pictures in the shares of the mix, and their captions."""
         concepts = torch.randperm(len(self.prompts), generator=generator)[:n]
         counts, pictures, captions = self._counts(n), [], []
         for name, concept in zip(counts, concepts.split(list(counts.values())), strict=True):
-            recipe, count = self.world.recipes[name], len(concept)
+            recipe = self.world.recipes[name]
             pictures.append(self.glyphs.draw(concept, recipe, self.data.image_size, generator))
-            wrong = torch.rand(count, generator=generator) < self.params.wrong_captions
-            other = torch.randint(len(self.prompts), (count,), generator=generator)
             fitting = self.templates_of[recipe.medium]
-            template = fitting[torch.randint(len(fitting), (count,), generator=generator)]
-            captions.append(self.prompts[torch.where(wrong, other, concept), template])
-        return normalise(torch.cat(pictures)), concepts, torch.cat(captions)
+            template = fitting[torch.randint(len(fitting), concept.shape, generator=generator)]
+            captions.append(self.prompts[concept, template])
+        return normalise(torch.cat(pictures)), torch.cat(captions)
 
     def _counts(self, n: int) -> dict[str, int]:
         """Number of pictures of each recipe; the last one takes the remainder of rounding."""
@@ -150,6 +147,7 @@ def pretrain(
     Raises:
         FloatingPointError: the loss is not finite; the message names the step.
     """
+    torch.set_num_threads(params.threads)
     generator = Generator().manual_seed(params.seed)
     stream = CaptionStream(params, data, world, pictograms)
     with torch.random.fork_rng():
@@ -168,7 +166,7 @@ def pretrain(
         rate = params.learning_rate * factor
         for group in optimizer.param_groups:
             group["lr"] = rate
-        images, _, captions = stream.draw(params.batch_size, generator)
+        images, captions = stream.draw(params.batch_size, generator)
         loss = contrastive_loss(clip.similarity_logits(images, captions))
         if not loss.isfinite():
             raise FloatingPointError(f"pre-training: the loss is {loss.item()} at step {step}")
