@@ -21,7 +21,7 @@ from carot_lib.training.loop import TrainingParams
 from carot_lib.training.pretraining import PretrainingParams
 
 WISE_FT = "wise_ft"  # the one method that trains nothing: it averages weights
-Profile = Literal["miniature", "imagenet", "folders"]
+Profile = Literal["miniature", "miniature_underconfident", "imagenet", "folders"]
 # a new method, source of images or of a pre-trained model is one more name in one of these
 MethodParams = Annotated[FineTuneParams | FlypParams | CarotParams, Field(discriminator="kind")]
 DataParams = Annotated[
@@ -84,6 +84,7 @@ class Params(StrictParams):
     rows: list[str]
     methods: dict[str, list[str]]  # the rows that each method makes
     miniature: ScaleParams
+    miniature_underconfident: ScaleParams
     imagenet: ScaleParams
     folders: ScaleParams
 

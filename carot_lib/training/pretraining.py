@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from carot_lib.data.datasets import normalise
 from carot_lib.data.prompts import clip_templates, medium_of, tokenize_prompts
+from carot_lib.methods.base import clamp_logit_scale
 from carot_lib.methods.losses import contrastive_loss
 from carot_lib.models.clip import Clip, build_clip
 from carot_lib.progress import track
@@ -66,6 +67,7 @@ class PretrainingParams(StrictParams):
     learning_rate: PositiveFloat  # peak
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
     weight_decay: NonNegativeFloat
+    max_logit_scale: PositiveFloat
     warmup_steps: NonNegativeInt
     mix: dict[str, Annotated[float, Field(gt=0, le=1)]]  # share of each recipe in a batch
     threads: PositiveInt  # of the CPU; their number decides the last digits
@@ -173,6 +175,7 @@ def pretrain(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        clamp_logit_scale(clip, params.max_logit_scale)
         scale = clip.logit_scale.item()
         log({"step": step, "learning_rate": rate, "contrastive": loss.item(), "logit_scale": scale})
     return clip.eval()
