@@ -49,7 +49,7 @@ def digit_params() -> dict:
     miniature["pretrained"] |= {"steps": 30, "batch_size": 64, "warmup_steps": 3}
     folders["pretrained"] = {"kind": "miniature"}
     folders["hardware"] = miniature["hardware"]
-    folders["training"] = miniature["training"] | {"epochs": 3}
+    folders["training"] = miniature["training"] | {"epochs": 3, "images_per_class": None}
     folders["runs"] = miniature["runs"]
     folders["data"]["validation_per_class"] = 10
     folders["evaluation"]["ood"] = list(SHIFTS)

@@ -24,7 +24,13 @@ from carot_lib.training.samples import Draws, batches
 
 CONFIG = {
     "embed_dim": 16,
-    "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16},
+    "vision_cfg": {
+        "timm_model_name": "test_resnet",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "image_size": 16,
+    },
     "text_cfg": {"context_length": 12, "vocab_size": 99, "width": 16, "heads": 2, "layers": 1},
 }
 CHANGES = {
@@ -36,7 +42,7 @@ BATCH_SIZE = 7  # images of a batch: 4 + 3 on two devices, 2 + 2 + 2 + 1 on four
 
 
 def model() -> Clip:
-    """A CLIP without BatchNorm, the same at every call."""
+    """A CLIP with BatchNorm, the same at every call."""
     torch.manual_seed(0)
     return build_clip(CONFIG)
 
@@ -81,7 +87,10 @@ def gradient_of_one_batch(
         accumulation=accumulation,
     )
     after = method.model.state_dict()
-    return {key: value - after[key] for key, value in before.items()}, records[0]
+    kept = set(before) - {key for key, _ in method.model.named_parameters()}
+    assert any(key.endswith("running_mean") for key in kept)
+    assert all(torch.equal(before[key], after[key]) for key in kept)  # BatchNorm's statistics
+    return {key: before[key] - after[key] for key in before if key not in kept}, records[0]
 
 
 class KilledError(Exception):

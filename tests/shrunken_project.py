@@ -35,13 +35,12 @@ def make_project(root: Path) -> Path:
     world = yaml.safe_load((root / "data" / "miniature.yaml").read_text())
     for drawn in world["sets"].values():
         drawn["images_per_class"] = 3
-    world["reference"] |= {"images_per_class": 1, "epochs": 1}
     write_yaml(root / "data" / "miniature.yaml", world)
     tree = yaml.safe_load((root / "params.yaml").read_text())
     scale = json.loads(json.dumps(tree["miniature"]))  # without aliases into other profiles
     scale["data"]["subset_size"] = 5
     scale["pretrained"] |= {"steps": 4, "batch_size": 32, "warmup_steps": 1}
-    scale["training"] |= {"epochs": 1, "validate_every": 2}
+    scale["training"] |= {"epochs": 1, "images_per_class": 2, "validate_every": 2}
     scale["runs"]["carot"]["update_every"] = 2
     scale["runs"]["carot_update_2x"]["update_every"] = 4
     scale["evaluation"]["bootstrap"]["resamples"] = 50

@@ -527,7 +527,7 @@ def ready(clone: Path) -> Path:
 
 def test_the_commands_of_the_makefile_run_in_the_environment(ready: Path):
     (ready / "params.yaml").write_text("profile: miniature\nseeds: [0]\n")
-    for target in ("appendix", "search"):
+    for target in ("appendix", "pilot", "search"):
         assert calls(make(ready, target)) == [f"python -m carot_lib {target}"]
 
 

@@ -27,6 +27,7 @@ KEPT = (
     "params.yaml",
     "dvc.yaml",
     ".dvc/config",
+    "data/adversarial.json",
     "data/miniature.yaml",
     "data/pictograms.csv",
     "data/paper",

@@ -51,9 +51,10 @@ class Gate(StrictParams):
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "Gate":
-        bounds = [bound for bound in (self.low, self.high) if bound is not None]
-        if not bounds or bounds != sorted(bounds):
-            raise ValueError(f"no range from low ({self.low}) to high ({self.high})")
+        if self.low is None and self.high is None:
+            raise ValueError("low and high are both null")
+        if None not in (self.low, self.high) and self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
         return self
 
     def passes(self, value: float) -> bool:

@@ -129,6 +129,31 @@ def test_one_changed_label_pixel_or_path_changes_the_fingerprint(
     assert fingerprint(folder, LABELS, paths=paths) != fingerprint(folder, LABELS, paths=moved)
 
 
+def test_the_first_images_of_each_class_in_the_order_of_the_set_by_hand(folder: Path):
+    labels = np.array([2, 0, 1, 0, 2, 2, 1, 0])
+    write_set(folder, "train", labels, images=pictures(8))
+    read = read_set(folder, "train")
+    part = read.first_per_class(2)
+    # of class 0 the images 1 and 3 (not 7), of class 1: 2 and 6, of class 2: 0 and 4 (not 5)
+    assert part.labels.tolist() == [2, 0, 1, 0, 2, 1]
+    np.testing.assert_array_equal(part.images, pictures(8)[[0, 1, 2, 3, 4, 6]])
+    assert (part.name, part.class_names) == (read.name, read.class_names)
+    prints = {read.fingerprint, part.fingerprint, read.first_per_class(1).fingerprint}
+    assert len(prints) == 3
+    message = "training.images_per_class: dog has 2 images in set train, not 3"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        read.first_per_class(3)
+
+
+def test_a_class_without_an_image_is_named(folder: Path):
+    write_set(folder, "train", np.array([0, 1, 1]), paths=["a", "b", "c"])
+    read = read_set(folder, "train")
+    with pytest.raises(ValueError, match="tea pot has 0 images in set train, not 1"):
+        read.first_per_class(1)
+    write_set(folder, "train", np.array([1, 0, 2, 1]), paths=["a", "b", "c", "d"])
+    assert read_set(folder, "train").first_per_class(1).paths.tolist() == ["a", "b", "c"]
+
+
 def test_images_in_memory_are_indexed_by_lists_and_read_in_batches(folder: Path):
     write_set(folder, "id_val", LABELS, images=pictures(4))
     read, expected = read_set(folder, "id_val"), normalise(torch.from_numpy(pictures(4)))

@@ -112,7 +112,8 @@ def test_a_set_is_thinned_out_evenly_or_returned_as_it_is():
 def layout(tmp_path: Path, make_clip) -> Layout:
     """A project with four classes of a few pictures, and the run FT."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["miniature"]["training"] |= {"epochs": 2, "batch_size": 16, "warmup": 1}
+    numbers = {"epochs": 2, "images_per_class": None, "batch_size": 16, "warmup": 1}
+    tree["miniature"]["training"] |= numbers
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
     layout = Layout(tmp_path, "miniature")
     rng = np.random.default_rng(0)

@@ -38,7 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         shutil.copy(ROOT / file, root)
     write_digits(root / "data" / "folders", 300, 100)
     shutil.copytree(ROOT / "data" / "paper", root / "data" / "paper")
-    for file in ("pictograms.csv", "miniature.yaml"):
+    for file in ("pictograms.csv", "miniature.yaml", "adversarial.json"):
         shutil.copy(ROOT / "data" / file, root / "data")
     (root / "captions.txt").write_text("a scan of {}.\nhandwriting: {}\nthe digit {}, by hand.\n")
     numbers = digit_params() | {"profile": "folders"}

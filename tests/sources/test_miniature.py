@@ -1,9 +1,7 @@
-"""The miniature's sets: classes and labels, filtered pictures, random streams, and its file."""
+"""The miniature's sets: classes and labels, chosen pictures, random streams, and its file."""
 
 import json
-import math
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +12,20 @@ from handwritten_digits import ROOT, WORDS
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
-from torch import Generator, Tensor, nn
 
-from carot_lib.data.datasets import normalise, read_class_names, read_set
-from carot_lib.sources import miniature
+from carot_lib.data.datasets import read_class_names, read_set
 from carot_lib.sources.miniature import (
     DrawnSetParams,
     PictogramParams,
-    ReferenceParams,
     World,
-    adversarial_filter,
+    candidates,
     draw_sets,
     handwritten,
     load_world,
     make_generator,
     plan_set,
-    train_reference,
 )
-from carot_lib.sources.pictograms import GlyphBank, Pictogram, Recipe
+from carot_lib.sources.pictograms import GlyphBank, Pictogram
 
 REAL = yaml.safe_load((ROOT / "data" / "miniature.yaml").read_text())
 DIGITS = [Pictogram(str(i), f"digit {word}", True, "") for i, word in enumerate(WORDS)]
@@ -51,15 +45,14 @@ def params(**changes: object) -> PictogramParams:
 
 
 def world(**changes: object) -> World:
-    """The project's recipes, three sets of a few pictures, a reference of two epochs."""
+    """The project's recipes, and three sets of a few pictures."""
     sets = {
         "train": {"recipe": "photo", "images_per_class": 2, "classes": "all"},
-        "a": {"recipe": "photo", "images_per_class": 2, "classes": "subset"},
+        "a": {"recipe": "web", "images_per_class": 2, "classes": "second_subset"},
         "objectnet": {"recipe": "scene", "images_per_class": 3, "classes": "objects"},
     }
     sets = {name: {"filtered": name == "a"} | drawn for name, drawn in sets.items()}
-    reference = {"images_per_class": 4, "epochs": 2, "batch_size": 16, "learning_rate": 3.0e-3}
-    return World.model_validate(REAL | {"sets": sets, "reference": reference} | changes)
+    return World.model_validate(REAL | {"sets": sets} | changes)
 
 
 def drawn(classes: str, images_per_class: int = 2) -> DrawnSetParams:
@@ -86,27 +79,50 @@ def test_a_world_that_lacks_objects_or_digits_is_refused():
         handwritten([*PIECES, *DIGITS[2:]], 32)
 
 
-@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
-def test_a_subset_is_the_seeds_choice_in_the_order_of_the_classes(size: int, each: int, seed: int):
+SUBSETS = ["first_subset", "second_subset"]
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+def test_two_subsets_are_the_seeds_choice_in_the_order_of_the_classes(
+    size: int, each: int, seed: int
+):
     chosen = params(subset_size=size, seed=seed)
-    shown, labels, space = plan_set(drawn("subset", each), DIGITS, chosen)
-    subset = [group[0] for group in space["columns"]]
-    assert len(subset) == min(size, len(DIGITS))
-    assert subset == sorted(set(subset))
-    assert space["names"] == [DIGITS[i].name for i in subset]
-    assert shown.tolist() == [i for i in subset for _ in range(each)]
-    assert labels.tolist() == [k for k in range(len(subset)) for _ in range(each)]
+    seen = []
+    for kind in SUBSETS:
+        shown, labels, space = plan_set(drawn(kind, each), DIGITS, chosen)
+        subset = [group[0] for group in space["columns"]]
+        assert len(subset) == size
+        assert subset == sorted(set(subset))
+        assert space["names"] == [DIGITS[i].name for i in subset]
+        assert shown.tolist() == [i for i in subset for _ in range(each)]
+        assert labels.tolist() == [k for k in range(len(subset)) for _ in range(each)]
+        seen += subset
+    assert len(set(seen)) == 2 * size  # no class is in both
 
 
-def test_all_subsets_of_a_world_are_the_same_and_another_seed_has_another():
-    # unlike ImageNet-R and -A: so that `r` and `a` differ in the shift alone
-    first, other = (plan_set(drawn("subset"), DIGITS, params(seed=seed))[2] for seed in (0, 1))
+@pytest.mark.parametrize("kind", SUBSETS)
+def test_a_subset_is_the_same_for_all_sets_and_another_for_another_seed(kind: str):
+    first, other = (plan_set(drawn(kind), DIGITS, params(seed=seed))[2] for seed in (0, 1))
     assert first != other
-    assert first == plan_set(drawn("subset", 5), DIGITS, params())[2]
+    assert first == plan_set(drawn(kind, 5), DIGITS, params())[2]
 
 
-def test_each_set_has_a_random_stream_of_its_own():
+@pytest.mark.parametrize("size", [6, 10, 11])
+@pytest.mark.parametrize("kind", SUBSETS)
+def test_two_subsets_that_do_not_fit_into_the_classes_are_refused(size: int, kind: str):
+    message = f"data.subset_size: two disjoint subsets of {size} need {2 * size} classes, and there"
+    with pytest.raises(ValueError, match=f"^{message} are 10$"):
+        plan_set(drawn(kind), DIGITS, params(subset_size=size))
+
+
+def test_the_classes_of_r_and_a_are_disjoint():
+    sets = World.model_validate(REAL).sets
+    assert {sets["r"].classes, sets["a"].classes} == set(SUBSETS)
+
+
+def test_each_set_and_each_candidate_has_a_random_stream_of_its_own():
     streams = [(seed, number) for seed in range(30) for number in (*range(30), 1000)]
+    streams += [(0, 5, shown, number) for shown in range(10) for number in range(1, 20)]
     assert len({make_generator(*stream).initial_seed() for stream in streams}) == len(streams)
     assert make_generator(0, 1).initial_seed() == make_generator(0, 1).initial_seed()
 
@@ -137,97 +153,22 @@ def test_handwritten_digits_are_dark_on_white_with_a_margin(size: int):
         assert np.abs(means - first).max() < 0.15
 
 
-@pytest.fixture(scope="module")
-def glyphs() -> GlyphBank:
-    return GlyphBank(DIGITS, world().faces)
-
-
-class Stubborn(nn.Module):
-    """Predicts the class `seen` for dark pictures, `otherwise` for the others."""
-
-    def __init__(self, seen: int, otherwise: int, brightness: float = math.inf):
-        super().__init__()
-        self.seen, self.otherwise, self.brightness = seen, otherwise, brightness
-
-    def forward(self, images: Tensor) -> Tensor:
-        dark = images.mean(dim=(1, 2, 3)) < self.brightness
-        guess = torch.where(dark, self.seen, self.otherwise)
-        return nn.functional.one_hot(guess, len(DIGITS)).float()
-
-
-PHOTO = world().recipes["photo"]
-
-
-def deceive(glyphs: GlyphBank, reference: nn.Module, shown: list[int], seed: int = 0) -> Tensor:
-    draw = partial(glyphs.draw, recipe=PHOTO, size=16, generator=Generator().manual_seed(seed))
-    return adversarial_filter(reference, draw, torch.tensor(shown), "a")
-
-
-def test_pictures_are_drawn_until_each_one_deceives(glyphs: GlyphBank):
-    # dark pictures are taken for threes: a three must be bright, a four deceives at once
-    reference = Stubborn(3, 8, brightness=0.0)
-    shown = [3] * 20 + [4] * 20
-    images = deceive(glyphs, reference, shown)
-    guesses = reference(normalise(images)).argmax(dim=1)
-    assert (guesses != torch.tensor(shown)).all()
-    assert (normalise(images[:20]).mean(dim=(1, 2, 3)) >= 0).all()
-    assert not (normalise(images[20:]).mean(dim=(1, 2, 3)) >= 0).all()
-    assert len(images.flatten(1).unique(dim=0)) == 40
-
-
-def test_the_first_picture_that_deceives_is_kept(glyphs: GlyphBank):
-    # every picture deceives at the first try: the same pictures as without a filter
-    images = deceive(glyphs, Stubborn(0, 0), [4, 5, 6], seed=9)
-    plain = glyphs.draw(torch.tensor([4, 5, 6]), PHOTO, 16, Generator().manual_seed(9))
-    assert torch.equal(images, plain)
-
-
-def test_a_class_that_never_deceives_is_an_error(
-    glyphs: GlyphBank, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(miniature, "MAX_ROUNDS", 3)
-    message = (
-        r"set a: after 3 rounds 2 of 3 pictures still do not deceive .* fewer epochs or images"
-    )
-    with pytest.raises(ValueError, match=message):
-        deceive(glyphs, Stubborn(5, 5), [5, 5, 6])
-
-
-def test_the_reference_learns_its_pictures():
-    patient = {"images_per_class": 30, "epochs": 4, "batch_size": 16, "learning_rate": 1.0e-2}
-    easy = {"contrast": {"low": 0.6, "high": 0.9}, "rotation": 0, "noise": {"low": 0, "high": 0.02}}
-    recipe = Recipe.model_validate(REAL["recipes"]["photo"] | easy)
-    glyphs = GlyphBank(PIECES, world().faces)
-    reference = train_reference(ReferenceParams(**patient), glyphs, recipe, params())
-    assert not reference.training
-    labels = torch.arange(5).repeat(40)
-    images = glyphs.draw(labels, recipe, 16, Generator().manual_seed(77))  # new ones
-    accuracy = (reference(normalise(images)).argmax(dim=1) == labels).float().mean()
-    assert accuracy > 0.45  # chance: .2
-
-
-def test_the_seed_alone_determines_the_reference(glyphs: GlyphBank):
-    def state(seed: int) -> dict[str, Tensor]:
-        model = train_reference(world().reference, glyphs, PHOTO, params(seed=seed))
-        return model.state_dict()
-
-    first = state(0)
-    with torch.random.fork_rng():
-        torch.manual_seed(5)  # torch's global generator does not matter
-        again = state(0)
-    other = state(1)
-    assert all(torch.equal(value, again[key]) for key, value in first.items())
-    assert not all(torch.equal(value, other[key]) for key, value in first.items())
-
-
 ALL = [*PIECES, *DIGITS, CAPTION]
+
+
+CHOSEN = {one.name: [9, 0, 4] for one in ALL if one.is_class}  # of which a set of two takes two
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "prepared"
-    draw_sets(params(), world(), ALL, folder)
+    draw_sets(params(), world(), ALL, {"a": CHOSEN}, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def glyphs() -> GlyphBank:
+    return GlyphBank(ALL[:-1], world().faces)
 
 
 def test_a_world_holds_every_set_and_the_names(folder: Path):
@@ -246,17 +187,38 @@ def test_a_world_holds_every_set_and_the_names(folder: Path):
         assert one.labels.max() == len(one.label_space.columns) - 1
 
 
-def test_every_picture_of_a_filtered_set_deceives_the_reference(folder: Path):
-    glyphs, one = GlyphBank(ALL[:-1], world().faces), read_set(folder, "a")
-    reference = train_reference(world().reference, glyphs, PHOTO, params())
-    guesses = reference(normalise(torch.from_numpy(one.images))).argmax(dim=1)
-    truth = torch.tensor([one.label_space.columns[label][0] for label in one.labels])
-    assert (guesses != truth).all()
+def test_a_candidate_has_its_bytes_whichever_others_are_drawn(glyphs: GlyphBank):
+    draw = candidates(params(), world(), glyphs, "a")
+    images = draw(3, range(6))
+    assert images.shape == (6, 16, 16, 3)
+    assert len(images.flatten(1).unique(dim=0)) == 6
+    assert torch.equal(draw(3, [4, 1]), images[[4, 1]])
+    assert not torch.equal(draw(4, [1]), images[[1]])  # another class
+    other = candidates(params(seed=1), world(), glyphs, "a")
+    assert not torch.equal(other(3, [1]), images[[1]])
+
+
+@pytest.mark.parametrize("classes", ["second_subset", "objects", "all"])
+def test_a_filtered_set_holds_the_first_candidates_of_its_choice(
+    glyphs: GlyphBank, tmp_path: Path, classes: str
+):
+    sets = {name: one.model_dump() for name, one in world().sets.items()}
+    changed = world(sets=sets | {"a": sets["a"] | {"classes": classes}})
+    draw_sets(params(), changed, ALL, {"a": CHOSEN}, tmp_path)
+    one, draw = read_set(tmp_path, "a"), candidates(params(), changed, glyphs, "a")
+    groups = [[column] for column in range(len(ALL) - 1)]
+    if classes != "all":
+        groups = json.loads((tmp_path / "classes.json").read_text())["label_spaces"]["a"]["columns"]
+    expected = [(label, column) for label, group in enumerate(groups) for column in group]
+    assert one.labels.tolist() == [label for label, _ in expected for _ in range(2)]
+    images = torch.cat([draw(column, [9, 0]) for _, column in expected])
+    assert torch.equal(torch.from_numpy(one.images), images)
 
 
 def test_a_set_added_at_the_end_leaves_the_bytes_of_the_others_alone(folder: Path, tmp_path: Path):
     sets = {name: one.model_dump() for name, one in world().sets.items()}
-    draw_sets(params(), world(sets=sets | {"v2": sets["train"]}), ALL, tmp_path)
+    more = world(sets=sets | {"v2": sets["train"]})
+    draw_sets(params(), more, ALL, {"a": CHOSEN}, tmp_path)
     for path in folder.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
     # the same recipe drawn anew is another set
@@ -290,6 +252,15 @@ def test_a_world_is_read_from_its_file(tmp_path: Path):
         (
             {"sets": {"v2": REAL["sets"]["v2"] | {"recipe": "v3"}}},
             "world.yaml: sets.v2.recipe: no recipe named 'v3'",
+        ),
+        (
+            {"reference": REAL["reference"] | {"recipe": "v3"}},
+            "world.yaml: reference.recipe: no recipe named 'v3'",
+        ),
+        (
+            {"sets": {"v2": REAL["sets"]["v2"] | {"classes": "subset"}}},
+            "world.yaml: sets.v2.classes: Input should be 'all', 'first_subset', 'second_subset' "
+            "or 'objects', not 'subset'",
         ),
     ],
 )

@@ -5,11 +5,15 @@ ground or ink exactly where the mask says so.
 """
 
 import math
+import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Generator, Tensor
 
@@ -22,7 +26,8 @@ from carot_lib.sources.pictograms import (
     read_pictograms,
 )
 
-LIST = Path(__file__).parents[2] / "data" / "pictograms.csv"
+ROOT = Path(__file__).parents[2]
+LIST = ROOT / "data" / "pictograms.csv"
 HEAD = "code_point,name,used_in,object\n"
 SANS, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 STEP = 1.001 / 255  # of an 8-bit channel
@@ -106,9 +111,26 @@ def test_the_pictograms_of_the_project_all_look_different():
     assert distances.min() > 1  # more than one pixel's worth of ink
 
 
-def test_a_span_is_drawn_uniformly():
-    values = Span(low=2, high=6).draw((4000,), Generator().manual_seed(0))
-    assert values.dtype == torch.float32
+def test_no_two_classes_differ_in_the_words_black_and_white_alone():
+    names = [one.name.split() for one in read_pictograms(LIST) if one.is_class]
+    bare = [" ".join(word for word in name if word not in ("black", "white")) for name in names]
+    assert sorted(set(bare)) == sorted(bare)
+
+
+def test_the_outlines_of_no_two_classes_are_nearly_equal():
+    # what `sketch` shows: the outline is the dilated glyph minus the eroded one
+    classes = [one for one in read_pictograms(LIST) if one.is_class]
+    masks = GlyphBank(classes, [SANS]).masks
+    small = F.interpolate(masks, size=(24, 24), mode="area")
+    outlines = (F.max_pool2d(small, 3, 1, 1) + F.max_pool2d(-small, 3, 1, 1)).flatten(1)
+    correlations = torch.corrcoef(outlines).fill_diagonal_(0)
+    assert correlations.max() < 0.86  # a black and a white star: .89
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_span_is_drawn_uniformly(dtype: torch.dtype):
+    values = Span(low=2, high=6).draw((4000,), Generator().manual_seed(0), dtype)
+    assert values.dtype == dtype
     assert 2 <= values.min() < 2.01
     assert 5.99 < values.max() <= 6
     # uniform on [2, 6]: mean 4, standard deviation 4 / sqrt(12) = 1.155; 4,000 values
@@ -185,6 +207,46 @@ def test_the_seed_alone_makes_the_pictures(glyphs: GlyphBank, medium: str):
     assert torch.equal(first, at(1))
     assert not torch.equal(first, at(2))
     assert len(first.flatten(1).unique(dim=0)) == 5  # each picture has values of its own
+
+
+HASH = """
+import hashlib
+from pathlib import Path
+import torch, yaml
+from carot_lib.sources.miniature import World, handwritten
+from carot_lib.sources.pictograms import GlyphBank, read_pictograms
+classes = [one for one in read_pictograms(Path("data/pictograms.csv")) if one.is_class]
+world = World.model_validate(yaml.safe_load(Path("data/miniature.yaml").read_text()))
+glyphs = GlyphBank(classes, world.faces)
+digest = hashlib.sha256(handwritten(classes, 32)[0].tobytes())
+for recipe in world.recipes.values():
+    generator = torch.Generator().manual_seed(0)
+    shown = torch.arange(100).repeat(2)
+    digest.update(glyphs.draw(shown, recipe, 32, generator).numpy().tobytes())
+print(digest.hexdigest(), torch.backends.cpu.get_cpu_capability())
+"""
+
+
+def test_pictures_of_every_recipe_are_the_same_bytes_on_every_processor():
+    levels = ["DEFAULT", "AVX2", "AVX512"]  # of instructions that torch may use, simplest first
+    own = torch.backends.cpu.get_cpu_capability()
+    if own not in levels[1:]:
+        pytest.skip(f"torch knows one level of instructions of this processor only: {own}")
+    found = []
+    for level in levels[: levels.index(own) + 1]:
+        changes = {"ATEN_CPU_CAPABILITY": level.lower(), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", HASH],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **changes},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        digest, used = done.stdout.split()
+        assert used == level
+        found.append(digest)
+    assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize("medium", ["photo", "poster"])

@@ -18,7 +18,7 @@ from carot_lib.training.global_batch import (
     encode_global_batch,
     encode_micro_batches,
     gather_rows,
-    has_batch_norm,
+    set_training_mode,
 )
 
 
@@ -157,6 +157,32 @@ def test_one_device_has_nothing_to_gather_or_to_average():
     assert weight.grad.tolist() == [1.0, 2.0]
 
 
-def test_batch_norm_is_found():
-    assert not has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
-    assert has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+NORMS = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_only_batch_norm_stays_out_of_training_mode(norm: type[nn.Module]):
+    inner = nn.Sequential(norm(3), nn.Dropout(0.5))
+    model = nn.Sequential(inner, nn.LayerNorm(3), nn.Linear(3, 2)).eval()
+    set_training_mode(model)
+    modes = {type(module): module.training for module in model.modules()}
+    assert modes.pop(norm) is False
+    assert all(modes.values())
+    assert all(parameter.requires_grad for parameter in inner[0].parameters())
+
+
+def test_features_do_not_depend_on_other_images_and_the_statistics_stay():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    model(torch.randn(20, 4))  # statistics of its own
+    kept = {key: value.clone() for key, value in model[1].named_buffers()}
+    rows = 5 * torch.randn(6, 4) + 2
+    set_training_mode(model)
+    together, alone = model(rows), torch.cat([model(row[None]) for row in rows])
+    torch.testing.assert_close(together, alone)
+    assert all(torch.equal(value, kept[key]) for key, value in model[1].named_buffers())
+    # (x - mean) / sqrt(variance + 1e-5) * 1 + 0, of the running statistics
+    scaled = (model[0](rows) - kept["running_mean"]) / (kept["running_var"] + 1e-5).sqrt()
+    torch.testing.assert_close(together, scaled)
+    together.sum().backward()
+    assert model[1].bias.grad.tolist() == [6.0] * 3  # the offset is trained

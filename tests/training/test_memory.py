@@ -117,7 +117,7 @@ BATCH = 4000  # 65 positions of width 64 in float32: 67 MB for each activation t
 def layout(tmp_path: Path) -> Layout:
     """A world in which one step of a run is the whole training, and a large one."""
     sets = labelled_set("train", BATCH), labelled_set("id_val", 9)
-    numbers = {"epochs": 1, "batch_size": BATCH, "warmup": 0}
+    numbers = {"epochs": 1, "images_per_class": None, "batch_size": BATCH, "warmup": 0}
     layout = project(tmp_path, *sets, training=numbers)
     save_clip(tiny_clip(32, 4, 64), layout.pretrained)
     return layout

@@ -19,6 +19,7 @@ from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Setup
 from carot_lib.models.inference import predict_logits
 from carot_lib.training import monitor as monitor_module
+from carot_lib.training.global_batch import set_training_mode
 from carot_lib.training.monitor import MetricLogger, validate
 
 CPU = torch.device("cpu")
@@ -71,7 +72,7 @@ def test_without_a_validation_set_nothing_is_validated(trained):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_validation_restores_modes_and_generators(make_clip, class_prompts, kind: str):
     method = run(kind).build(Setup(make_clip(), class_prompts, 10))
-    method.model.train()
+    set_training_mode(method.model)
     modes = [module.training for module in method.modules()]
     state = {key: value.clone() for key, value in method.state_dict().items()}
     generator = torch.get_rng_state()
