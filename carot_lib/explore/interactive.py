@@ -159,7 +159,7 @@ def read_wise_ft_curves(report: Report) -> pd.DataFrame:
     Columns run, seed, alpha, dataset, accuracy, ece, ece_noise_floor.
 
     Raises:
-        FileNotFoundError: stage `wise_ft_curve` has not run.
+        FileNotFoundError: stage `wise_ft` has not run.
     """
     runs = [row.removeprefix("wise_") for row in report.rows.rows if row.startswith("wise_")]
     tables = [read_table(report.layout.wise_ft_curve(run, report.seed)) for run in runs]
@@ -170,7 +170,7 @@ def wise_ft_slider(report: Report) -> InteractiveFigure:
     """Choose the fine-tuned run and drag alpha: marks move along the curves.
 
     Raises:
-        FileNotFoundError: stage `wise_ft_curve` has not run.
+        FileNotFoundError: stage `wise_ft` has not run.
     """
     table = read_wise_ft_curves(report)
     values = table.set_index(["run", "alpha", "dataset"]).sort_index()

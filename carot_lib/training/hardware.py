@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import NonNegativeInt, PositiveInt
 
 from carot_lib.schema import StrictParams
@@ -30,7 +29,7 @@ class HardwareParams(StrictParams):
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
     tensorboard: bool  # whether TensorBoard's files are written in addition to DVCLive's
 
-    def launch(self) -> Fabric:
+    def launch(self) -> "lightning_fabric.Fabric":
         """The devices, ready to use.
 
         With several of them, each runs a process of its own from here on: those that SLURM or
@@ -39,6 +38,8 @@ class HardwareParams(StrictParams):
         Raises:
             ValueError: there are too few CUDA devices, or too few or too many processes.
         """
+        from lightning_fabric import Fabric  # slow to import, and only trainings need it
+
         self._check_cuda(self.devices)
         fabric = Fabric(
             accelerator=self.accelerator,
