@@ -14,11 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from safetensors import SafetensorError
 
 from carot_lib.files import StageError
-from carot_lib.layout import Layout, find_root
+from carot_lib.layout import Layout, chosen_profile, find_root
 
 
 class Command(NamedTuple):
@@ -70,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> None:
             _explain(**arguments)
             return
         root = find_root()
-        layout = Layout(root, arguments.pop("profile") or _chosen_profile(root))
+        layout = Layout(root, arguments.pop("profile") or chosen_profile(root))
         module = module if "." in module else f"carot_lib.stages.{module}"
         getattr(import_module(module), function)(layout, **arguments)
 
@@ -91,14 +90,6 @@ def _parser() -> argparse.ArgumentParser:
         for option in command.options:
             one.add_argument(f"--{option}", **OPTIONS[option])
     return parser
-
-
-def _chosen_profile(root: Path) -> str:
-    """The profile that params.yaml chooses, without checking the rest of the file."""
-    try:
-        return str(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["profile"])
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-        return "miniature"  # whoever reads the file says what is wrong with it
 
 
 def _explain(table: Path, words: Sequence[str], as_json: bool) -> None:
