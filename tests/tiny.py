@@ -26,7 +26,6 @@ HARDWARE = {
     "accumulation": 1,
     "workers": 0,
     "checkpoint_every": 100,
-    "tensorboard": False,
 }
 TRAINING = {"epochs": 2, "batch_size": 4, "weight_decay": 0.1, "warmup": 1, "validate_every": None}
 SHARED = {"learning_rate": 0.01, "clip_gradient_norm": None, "sampling": "epochs"}

@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from carot_lib.schema import StrictParams
 
 # keys that affect no weight: they may change before an interrupted run resumes
-NUMERICS_NEUTRAL = {"workers", "checkpoint_every", "tensorboard"}
+NUMERICS_NEUTRAL = {"workers", "checkpoint_every"}
 MODEL_TOO_LARGE = (
     "out of memory: model and optimizer alone do not fit: use a device with more memory or a "
     "smaller model"
@@ -27,7 +27,6 @@ class HardwareParams(StrictParams):
     accumulation: PositiveInt  # micro-batches of a device's share: less memory, the same result
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
-    tensorboard: bool  # whether TensorBoard's files are written in addition to DVCLive's
 
     def launch(self) -> "lightning_fabric.Fabric":
         """The devices, ready to use.
