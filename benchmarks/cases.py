@@ -18,7 +18,7 @@ from carot_lib.params import MethodParams, load_params
 from carot_lib.schema import count_steps
 from carot_lib.sources.imagenet import CLASS_NAMES
 from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import TrainingParams
+from carot_lib.training.optimizer import TrainingParams
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 
 RUNS = ("ft", "flyp", "carot")

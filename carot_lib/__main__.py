@@ -14,11 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from safetensors import SafetensorError
 
 from carot_lib.files import StageError
-from carot_lib.layout import Layout, find_root
+from carot_lib.layout import Layout, chosen_profile, find_root
 
 
 class Command(NamedTuple):
@@ -35,12 +34,11 @@ COMMANDS = {
     "check_data": Command("data:check", "decode every image and list all problems at once"),
     "data": Command("data:prepare", "draw or index every set of images"),
     "pretrain": Command("pretrain:pretrain", "train or fetch the pre-trained CLIP"),
-    "zero_shot": Command("classifiers:zero_shot", "build the row ZS from the CLIP", ("seed",)),
+    "zero_shot": Command("zero_shot:zero_shot", "build the row ZS from the CLIP", ("seed",)),
     "train": Command("train:train", "fine-tune one row by its method", RUN),
-    "wise_ft": Command("classifiers:wise_ft", "average the weights of ZS and of a row", RUN),
+    "wise_ft": Command("wise_ft:wise_ft", "average the weights of ZS and of a row", RUN),
     "predict": Command("predict:predict", "save the logits of one row on every set", RUN),
     "evaluate": Command("evaluate:evaluate", "calibrate and evaluate the logits of one row", RUN),
-    "wise_ft_curve": Command("wise_ft_curve:wise_ft_curve", "evaluate WiSE-FT along alpha", RUN),
     "tables": Command("tables:tables", "write all tables and test the claims"),
     "notebook": Command("notebook:run_notebook", "execute a notebook", ("notebook",)),
     "provenance": Command("carot_lib.report.provenance:write_provenance", "record the origins"),
@@ -73,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
             _explain(**arguments)
             return
         root = find_root()
-        layout = Layout(root, arguments.pop("profile") or _chosen_profile(root))
+        layout = Layout(root, arguments.pop("profile") or chosen_profile(root))
         module = module if "." in module else f"carot_lib.stages.{module}"
         getattr(import_module(module), function)(layout, **arguments)
 
@@ -94,14 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         for option in command.options:
             one.add_argument(f"--{option}", **OPTIONS[option])
     return parser
-
-
-def _chosen_profile(root: Path) -> str:
-    """The profile that params.yaml chooses, without checking the rest of the file."""
-    try:
-        return str(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["profile"])
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-        return "miniature"  # whoever reads the file says what is wrong with it
 
 
 def _explain(table: Path, words: Sequence[str], as_json: bool) -> None:

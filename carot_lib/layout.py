@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 VALIDATION = "id_val"  # the set on which everything is selected; no calibration is reported on it
 
 
@@ -118,3 +120,14 @@ def find_root() -> Path:
             if (folder / "params.yaml").exists() and (folder / "carot_lib").is_dir():
                 return folder
     raise FileNotFoundError(f"no params.yaml in {Path.cwd()} or any folder above it")
+
+
+def chosen_profile(root: Path) -> str:
+    """The profile that params.yaml chooses, without checking the rest of the file.
+
+    Where it cannot be read, `miniature`: whoever reads the file says what is wrong with it.
+    """
+    try:
+        return str(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["profile"])
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        return "miniature"

@@ -17,7 +17,7 @@ from carot_lib.sources.imagenet import ImagenetParams
 from carot_lib.sources.miniature import PictogramParams
 from carot_lib.sources.shards import ShardsParams
 from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import TrainingParams
+from carot_lib.training.optimizer import TrainingParams
 from carot_lib.training.pretraining import PretrainingParams
 
 WISE_FT = "wise_ft"  # the one method that trains nothing: it averages weights

@@ -104,3 +104,12 @@ def test_commands_that_read_predictions_only_do_not_import_torch(name: str):
     module = module if "." in module else f"carot_lib.stages.{module}"
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_only_trainings_import_what_trains():
+    stages = "predict, wise_ft, zero_shot"
+    code = f"import sys; from carot_lib.stages import {stages}; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "torch" in done.stdout.split()
+    assert not {"lightning_fabric", "dvclive", "torchmetrics"} & set(done.stdout.split())

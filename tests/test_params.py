@@ -13,7 +13,7 @@ from carot_lib.layout import Layout
 from carot_lib.methods.base import RunParams
 from carot_lib.params import load_params, load_scale
 from carot_lib.schema import count_steps, read_params
-from carot_lib.training.loop import TrainingParams
+from carot_lib.training.optimizer import TrainingParams
 
 ROOT = Path(__file__).parents[1]
 # through JSON: what YAML's aliases share becomes copies, of which one can be changed alone

@@ -121,7 +121,6 @@ PLUGINS = {
     "sphinx-book-theme": '"sphinx_book_theme"',
     "sphinx-mathjax-offline": '"sphinx-mathjax-offline"',
     "sphinxcontrib-bibtex": '"sphinxcontrib.bibtex"',
-    "tensorboard": "TensorBoardLogger",
     "timm": "timm_model_name",
 }
 

@@ -14,7 +14,8 @@ from carot_lib.layout import Layout
 from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.params import MethodParams
 from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import Log, TrainingParams, fine_tune
+from carot_lib.training.loop import Log, fine_tune
+from carot_lib.training.optimizer import TrainingParams
 
 ROOT = Path(__file__).parents[1]
 HARDWARE = {
@@ -25,7 +26,6 @@ HARDWARE = {
     "accumulation": 1,
     "workers": 0,
     "checkpoint_every": 100,
-    "tensorboard": False,
 }
 TRAINING = {"epochs": 2, "images_per_class": None, "batch_size": 4}
 TRAINING |= {"weight_decay": 0.1, "warmup": 1, "validate_every": None}

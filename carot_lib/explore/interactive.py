@@ -13,7 +13,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.calibration.metrics import nll
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.plots import wise_ft_curves
@@ -47,14 +46,24 @@ class InteractiveFigure(widgets.VBox):
     ):
         self._draw, self._follow = draw, follow
         self.picture = widgets.Image(layout={"max_width": "100%", "object_fit": "contain"})
-        super().__init__([*map(widgets.HBox, rows), self.picture])
+        wrapped = {"flex_flow": "row wrap"}  # in a narrow window
+        super().__init__([*(widgets.HBox(row, layout=wrapped) for row in rows), self.picture])
         self.refresh()
         for control in follow:
-            control.observe(lambda _: self.refresh(), names="value")
+            control.observe(self._follow_change, names="value")
+
+    def _follow_change(self, _: object) -> None:
+        """Draw again, unless a change that this one led to has already done so."""
+        if self._values() != self._drawn:
+            self.refresh()
+
+    def _values(self) -> list[Any]:
+        return [control.value for control in self._follow]
 
     def refresh(self) -> None:
         """Draw the figure again."""
-        figure, file = self._draw(*(control.value for control in self._follow)), BytesIO()
+        self._drawn = self._values()
+        figure, file = self._draw(*self._drawn), BytesIO()
         figure.savefig(file, format="png", dpi=SHARPNESS * RESOLUTION)
         plt.close(figure)  # or the notebook would show it once more
         self.picture.width = str(round(RESOLUTION * figure.get_figwidth()))
@@ -131,15 +140,19 @@ def temperature_slider(
         description="temperature",
         layout={"width": "440px"},
     )
-    plain = widgets.Button(description="1", tooltip="no temperature scaling")
+    plain = widgets.Button(description="T = 1", tooltip="no temperature scaling")
     tooltip = "chosen on the ID validation set, by ECE"
     as_chosen = widgets.Button(description="as chosen", tooltip=tooltip)
     load = lru_cache(maxsize=1)(Predictions.load)  # the logits of ImageNet are large
 
     def draw(dataset: str, run: str, seed: int, temperature: float) -> Figure:
         predictions = load(report.layout.predictions(run, seed, dataset))
-        stats = BinStats.from_confidences(*predictions.confidences(temperature), evaluation.n_bins)
-        loss = nll(predictions.logits / temperature, predictions.labels)
+        confidences, correct = predictions.confidences(temperature)
+        stats = BinStats.from_confidences(confidences, correct, evaluation.n_bins)
+        # -log p(label) = (largest logit - label's logit) / T - log(confidence)
+        logits, rows = predictions.logits, np.arange(len(predictions.labels))
+        below_top = logits.max(axis=1) - logits[rows, predictions.labels].astype(float)
+        loss = float((below_top / temperature - np.log(confidences)).mean())
         title = f"{RUN_NAMES[run]} on {report.names[dataset]}"
         return temperature_figure(title, temperature, stats, loss, evaluation.bootstrap.level)
 
@@ -159,7 +172,7 @@ def read_wise_ft_curves(report: Report) -> pd.DataFrame:
     Columns run, seed, alpha, dataset, accuracy, ece, ece_noise_floor.
 
     Raises:
-        FileNotFoundError: stage `wise_ft_curve` has not run.
+        FileNotFoundError: stage `wise_ft` has not run.
     """
     runs = [row.removeprefix("wise_") for row in report.rows.rows if row.startswith("wise_")]
     tables = [read_table(report.layout.wise_ft_curve(run, report.seed)) for run in runs]
@@ -170,7 +183,7 @@ def wise_ft_slider(report: Report) -> InteractiveFigure:
     """Choose the fine-tuned run and drag alpha: marks move along the curves.
 
     Raises:
-        FileNotFoundError: stage `wise_ft_curve` has not run.
+        FileNotFoundError: stage `wise_ft` has not run.
     """
     table = read_wise_ft_curves(report)
     values = table.set_index(["run", "alpha", "dataset"]).sort_index()

@@ -8,10 +8,9 @@ import io
 
 import networkx as nx
 import pandas as pd
-import yaml
 from pandas.io.formats.style import Styler
 
-from carot_lib.layout import Layout
+from carot_lib.layout import Layout, chosen_profile
 from carot_lib.report.provenance import changes, pipeline
 from carot_lib.report.styles import GREY, OVER, UNDER
 
@@ -29,8 +28,7 @@ def state(layout: Layout) -> pd.DataFrame:
     Raises:
         ValueError: params.yaml selects another profile, which `dvc repro` would then run.
     """
-    selected = yaml.safe_load(layout.params.read_text(encoding="utf-8"))["profile"]
-    if selected != layout.profile:
+    if (selected := chosen_profile(layout.root)) != layout.profile:
         change = f"set `profile: {layout.profile}` there to see its state"
         raise ValueError(f"params.yaml has the profile {selected}: {change}")
     # hashing large files shows its progress on standard error

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.explore.interactive import InteractiveFigure
-from carot_lib.models.clip import ImageClassifier
+from carot_lib.models.clip import ImageClassifier, states_of
 from carot_lib.models.inference import predict_logits
 from carot_lib.report.plots import SMOOTHED
 from carot_lib.report.styles import PAGE_WIDTH, PALE, UNDER
@@ -96,11 +96,9 @@ def compare_with_stored(
         and the largest difference of any of them.
 
     Raises:
-        ValueError: the two do not have the same tensors.
+        ValueError: see `carot_lib.models.clip.states_of`.
     """
-    here, there = classifier.state_dict(), stored.state_dict()
-    if {k: v.shape for k, v in here.items()} != {k: v.shape for k, v in there.items()}:
-        raise ValueError("the classifiers to compare do not have the same tensors")
+    here, there = states_of(classifier, stored)
     largest = max(float((here[key].double() - there[key].double()).abs().max()) for key in here)
     both = []
     for one in (classifier, stored):

@@ -174,13 +174,11 @@ def interpolate(
     Running statistics of BatchNorm are averaged too; its step counter is the fine-tuned one's.
 
     Raises:
-        ValueError: the two classifiers do not have the same tensors.
+        ValueError: see `states_of`.
 
     Source: Wortsman et al. 2022, Eq. 1; CaRot, Section A.1.
     """
-    start, end = zero_shot.state_dict(), fine_tuned.state_dict()
-    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
-        raise ValueError("the classifiers to interpolate do not have the same tensors")
+    start, end = states_of(zero_shot, fine_tuned)
     mixed = {
         key: torch.lerp(start[key], end[key], alpha) if end[key].is_floating_point() else end[key]
         for key in end
@@ -188,6 +186,17 @@ def interpolate(
     classifier = copy.deepcopy(fine_tuned)
     classifier.load_state_dict(mixed)
     return classifier
+
+
+def states_of(
+    one: ImageClassifier, other: ImageClassifier
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of both; a ValueError if they differ in name or shape."""
+    states = one.state_dict(), other.state_dict()
+    first, second = ({name: value.shape for name, value in state.items()} for state in states)
+    if first != second:
+        raise ValueError("the two classifiers do not have the same tensors")
+    return states
 
 
 def save_clip(clip: Clip, folder: Path) -> None:

@@ -28,7 +28,7 @@ def train(layout: Layout, run: str, seed: int) -> None:
     with out_of_memory_means("out of memory: the pre-trained model alone does not fit"):
         clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
-    logger = MetricLogger(layout.live(run, seed), scale.hardware.tensorboard)
+    logger = MetricLogger(layout.live(run, seed))
     checkpoints = layout.checkpoint(run, seed)
     try:
         classifier = fine_tune(

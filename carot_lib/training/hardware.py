@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import NonNegativeInt, PositiveInt
 
 from carot_lib.schema import StrictParams
 
 # keys that affect no weight: they may change before an interrupted run resumes
-NUMERICS_NEUTRAL = {"workers", "checkpoint_every", "tensorboard"}
+NUMERICS_NEUTRAL = {"workers", "checkpoint_every"}
 MODEL_TOO_LARGE = (
     "out of memory: model and optimizer alone do not fit: use a device with more memory or a "
     "smaller model"
@@ -28,9 +27,8 @@ class HardwareParams(StrictParams):
     accumulation: PositiveInt  # micro-batches of a device's share: less memory, the same result
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
-    tensorboard: bool  # whether TensorBoard's files are written in addition to DVCLive's
 
-    def launch(self) -> Fabric:
+    def launch(self) -> "lightning_fabric.Fabric":
         """The devices, ready to use.
 
         With several of them, each runs a process of its own from here on: those that SLURM or
@@ -39,6 +37,8 @@ class HardwareParams(StrictParams):
         Raises:
             ValueError: there are too few CUDA devices, or too few or too many processes.
         """
+        from lightning_fabric import Fabric  # slow to import, and only trainings need it
+
         self._check_cuda(self.devices)
         fabric = Fabric(
             accelerator=self.accelerator,

@@ -1,4 +1,4 @@
-"""The training loop with its optimizer and learning rate, and a run from start to end."""
+"""The training loop, and a run from start to end."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from lightning_fabric import Fabric
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Batch, Method, RunParams, Scalars, Setup
 from carot_lib.models.clip import Clip, ImageClassifier
 from carot_lib.progress import track
-from carot_lib.schema import PositiveSteps, Steps, StrictParams, count_steps
+from carot_lib.schema import count_steps
 from carot_lib.training.checkpoint import Checkpoint, fingerprint_of
 from carot_lib.training.global_batch import (
     average_gradients,
@@ -30,28 +29,13 @@ from carot_lib.training.hardware import (
     out_of_memory_means,
 )
 from carot_lib.training.monitor import validate
-from carot_lib.training.optimizer import build_optimizer, learning_rate_factor
+from carot_lib.training.optimizer import TrainingParams, build_optimizer, learning_rate_factor
 from carot_lib.training.samples import batches, draw_epochs, draw_pairs
 
 READ_EVERY = 20  # steps between two readings of the losses: a reading waits for the device
 
 Log = Callable[[dict[str, int | float]], None]
 Validation = tuple[int, Callable[[], dict[str, float]]]
-
-
-class TrainingParams(StrictParams):
-    """What all runs share."""
-
-    epochs: PositiveInt
-    images_per_class: PositiveInt | None  # the first of each class; None: all
-    batch_size: PositiveInt  # images
-    weight_decay: NonNegativeFloat
-    warmup: Steps  # of the learning rate
-    validate_every: PositiveSteps | None  # None: never; the weights are the same either way
-
-    def total_steps(self, n_images: int) -> int:
-        """Optimizer steps of a run; the last batch of an epoch may be smaller."""
-        return self.epochs * math.ceil(n_images / self.batch_size)
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Watching a run while it trains: validation, and metrics for DVCLive and TensorBoard.
+"""Watching a run while it trains: validation, and metrics for DVCLive.
 
 Nothing here changes a weight, so a checkpoint does not depend on this module.
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from dvclive import Live
-from lightning_fabric.loggers import TensorBoardLogger
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.data.datasets import LabelledSet
@@ -44,21 +43,12 @@ class MetricLogger:
     as one that was never interrupted.
 
     Files of an earlier run are removed. `history` keeps all records.
-
-    Raises:
-        ValueError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False):
+    def __init__(self, folder: Path):
         self.folder = folder
         self.history: list[dict[str, int | float]] = []
         self.pending: list[dict[str, int | float]] = []
-        try:
-            self.board = TensorBoardLogger(folder, "tensorboard", "") if tensorboard else None
-        except ModuleNotFoundError:
-            raise ValueError(
-                "hardware.tensorboard: TensorBoard is missing: pip install tensorboard"
-            ) from None
 
     def __call__(self, record: dict[str, int | float]) -> None:
         """Log the record of the next step; a validation is written at once."""
@@ -70,15 +60,11 @@ class MetricLogger:
     def flush(self) -> None:
         """Write the pending records; to be called once more at the end of the run."""
         if self.pending and rank() == 0:
-            step = self.pending[-1]["step"]
-            means = pd.DataFrame(self.pending).drop(columns="step").mean().to_dict()
-            self._live.step = step
+            self._live.step = self.pending[-1]["step"]
+            means = pd.DataFrame(self.pending).drop(columns="step").mean()
             for name, value in means.items():
                 self._live.log_metric(name, value)
             self._live.make_summary()
-            if self.board is not None:
-                self.board.log_metrics(means, step)
-                self.board.save()
         self.pending.clear()
 
     @cached_property

@@ -1,9 +1,27 @@
-"""The optimizer and its learning-rate schedule."""
+"""What all trainings share: their length, the optimizer and its learning-rate schedule."""
 
 import math
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import nn
+
+from carot_lib.schema import PositiveSteps, Steps, StrictParams
+
+
+class TrainingParams(StrictParams):
+    """The branch `training:` of a profile: what all runs share."""
+
+    epochs: PositiveInt
+    images_per_class: PositiveInt | None  # the first of each class; None: all
+    batch_size: PositiveInt  # images
+    weight_decay: NonNegativeFloat
+    warmup: Steps  # of the learning rate
+    validate_every: PositiveSteps | None  # None: never; the weights are the same either way
+
+    def total_steps(self, n_images: int) -> int:
+        """Optimizer steps of a run; the last batch of an epoch may be smaller."""
+        return self.epochs * math.ceil(n_images / self.batch_size)
 
 
 def build_optimizer(

@@ -12,9 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from carot_lib.methods.base import Batch
 
-MAX_TABLE = 10_000_000  # numbers of which a draw may make a table: 80 MB
-CHUNK = 100_000  # numbers drawn at a time without a table
-
 
 @dataclass(frozen=True)
 class Draws:
@@ -53,7 +50,7 @@ def draw_pairs(
     """Distinct (image, template) pairs, as many as the epochs hold.
 
     An image comes `epochs` times on average only: FLYP and CaRot shuffle the list of all pairs
-    and stop when the steps are over.
+    and stop when the steps are over. The draw makes a table of all pairs: 0.8 GB for ImageNet.
 
     Raises:
         ValueError: there are fewer pairs than needed.
@@ -67,29 +64,8 @@ def draw_pairs(
             f"{steps} steps of {batch_size} need {n_drawn} (image, caption template) pairs, but "
             f"there are {n_pairs}: use more templates, fewer `epochs`, or `sampling: epochs`"
         )
-    rows = np.split(draw_distinct(n_pairs, n_drawn, rng), steps)
+    rows = np.split(rng.choice(n_pairs, size=n_drawn, replace=False), steps)
     return Draws([row // n_templates for row in rows], [row % n_templates for row in rows])
-
-
-def draw_distinct(population: int, size: int, rng: np.random.Generator) -> Int[np.ndarray, " _"]:
-    """Distinct numbers in [0, population), every sequence equally likely.
-
-    numpy's own `choice` makes a table of all numbers: 0.8 GB for ImageNet's 102 million pairs.
-    Where the table is too large, numbers are drawn with replacement and repeated ones left out.
-    """
-    if population <= MAX_TABLE or 2 * size > population:  # or hardly larger than the draw
-        return rng.choice(population, size=size, replace=False)
-    drawn, count = np.empty(size, dtype=np.int64), 0
-    is_drawn = np.zeros(population, dtype=bool)
-    while count < size:
-        numbers = rng.integers(population, size=CHUNK)
-        _, first = np.unique(numbers, return_index=True)
-        numbers = numbers[np.sort(first)]
-        numbers = numbers[~is_drawn[numbers]][: size - count]
-        is_drawn[numbers] = True
-        drawn[count : count + len(numbers)] = numbers
-        count += len(numbers)
-    return drawn
 
 
 class DrawnImages(Dataset):

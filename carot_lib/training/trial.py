@@ -21,7 +21,8 @@ from carot_lib.models.clip import ImageClassifier, load_clip
 from carot_lib.models.inference import predict_logits
 from carot_lib.progress import track
 from carot_lib.training.hardware import HardwareParams
-from carot_lib.training.loop import TrainingParams, fine_tune
+from carot_lib.training.loop import fine_tune
+from carot_lib.training.optimizer import TrainingParams
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 

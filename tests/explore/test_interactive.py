@@ -57,6 +57,22 @@ def test_the_picture_follows_its_controls_and_is_the_same_for_the_same_state():
     assert plt.get_fignums() == []  # or the notebook would show the figure once more
 
 
+def test_a_change_that_makes_another_one_is_drawn_once():
+    page, whose = widgets.IntText(value=2), widgets.Dropdown(options=["a", "b"])
+    drawn = []
+
+    def draw(*values: object) -> Figure:
+        drawn.append(values)
+        return plt.figure(figsize=(1, 1))
+
+    whose.observe(lambda _: setattr(page, "value", 1), names="value")
+    shown = InteractiveFigure([[whose, page]], draw, [whose, page])
+    whose.value = "b"
+    assert drawn == [("a", 2), ("b", 1)]
+    shown.refresh()  # asked for, it draws the same once more
+    assert drawn[2:] == [("b", 1)]
+
+
 def test_drawing_restores_no_setting_that_the_first_figure_of_a_notebook_changes():
     # the notebook's backend turns on the interactive mode then, without which no figure is shown
     def draw() -> Figure:

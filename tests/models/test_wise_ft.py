@@ -10,10 +10,10 @@ from tiny import labelled_set, project
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.models import inference
-from carot_lib.models.clip import interpolate, save_classifier
+from carot_lib.models.clip import interpolate, load_classifier, save_classifier
 from carot_lib.models.inference import predict_logits
 from carot_lib.params import WiseFtParams
-from carot_lib.stages.wise_ft_curve import evaluate_classifiers, wise_ft_curve
+from carot_lib.stages.wise_ft import evaluate_classifiers, wise_ft
 
 CPU = torch.device("cpu")
 
@@ -71,15 +71,22 @@ def test_one_pass_gives_what_a_pass_each_gives(
         assert found.ece() == pytest.approx(alone.ece(), abs=1e-5)
 
 
-def test_the_stage_writes_every_alpha_on_every_set_and_their_mean(
+def test_the_stage_writes_the_average_and_every_alpha_on_every_set_and_their_mean(
     tmp_path: Path, make_clip, class_prompts
 ):
     sets = [labelled_set(name, 12, seed) for seed, name in enumerate(("id_test", "v2", "r"))]
-    numbers = {"wise_ft": {"curve": [0.0, 0.5, 1.0]}, "evaluation": {"ood": ["v2", "r"]}}
+    numbers = {
+        "wise_ft": {"alpha": 0.25, "curve": [0.0, 0.5, 1.0]},
+        "evaluation": {"ood": ["v2", "r"]},
+    }
     layout = project(tmp_path, *sets, **numbers)
-    for seed, run in enumerate(("zs", "ft")):
-        save_classifier(make_clip(seed).zero_shot_classifier(class_prompts), layout.model(run, 5))
-    wise_ft_curve(layout, "ft", 5)
+    ends = [make_clip(seed).zero_shot_classifier(class_prompts) for seed in (0, 1)]
+    for run, classifier in zip(("zs", "ft"), ends, strict=True):
+        save_classifier(classifier, layout.model(run, 5))
+    wise_ft(layout, "ft", 5)
+    written = load_classifier(layout.model("wise_ft", 5)).state_dict()
+    for name, value in interpolate(*ends, 0.25).state_dict().items():
+        assert torch.equal(written[name], value), name
     table = pd.read_csv(layout.wise_ft_curve("ft", 5))
     columns = ["run", "seed", "alpha", "dataset", "accuracy", "ece", "ece_noise_floor"]
     assert list(table) == columns

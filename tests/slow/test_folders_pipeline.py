@@ -12,13 +12,14 @@ import yaml
 from handwritten_digits import ROOT, digit_params, write_digits
 
 from carot_lib.layout import Layout
-from carot_lib.stages.classifiers import wise_ft, zero_shot
 from carot_lib.stages.data import check_data, prepare
 from carot_lib.stages.evaluate import evaluate
 from carot_lib.stages.predict import predict
 from carot_lib.stages.pretrain import pretrain
 from carot_lib.stages.tables import tables
 from carot_lib.stages.train import train
+from carot_lib.stages.wise_ft import wise_ft
+from carot_lib.stages.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import lightning_fabric.loggers.tensorboard as tensorboard_module
 import pandas as pd
 import pytest
 import tiny
@@ -171,28 +170,14 @@ def test_no_git_and_no_commit_is_needed(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(monitor_module, "rank", lambda: 1)
-    logger = MetricLogger(tmp_path / "live", tensorboard=True)
+    logger = MetricLogger(tmp_path / "live")
     for step in range(1, 101):
         logger({"step": step, "loss": 1.0})
     assert not (tmp_path / "live").exists()
     assert not logger.pending
 
 
-def test_tensorboard_is_written_too(tmp_path: Path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logger = MetricLogger(tmp_path / "live", tensorboard=True)
-    for step in range(1, 24):
-        logger({"step": step, "loss": float(step), "id_val/ece": 0.5})
-    logger.flush()
-    events = EventAccumulator(str(tmp_path / "live" / "tensorboard")).Reload()
-    assert sorted(events.Tags()["scalars"]) == ["id_val/ece", "loss"]
-    assert [event.step for event in events.Scalars("loss")] == list(range(1, 24))
-    assert curve(tmp_path / "live", "loss")[0] == [1, 1.0]  # a validation at every step
-
-
-def test_a_missing_tensorboard_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
-        monkeypatch.setattr(tensorboard_module, name, False)
-    with pytest.raises(ValueError, match=r"hardware\.tensorboard: .* pip install tensorboard$"):
-        MetricLogger(tmp_path, tensorboard=True)
+def test_a_validation_is_written_at_once(tmp_path: Path):
+    logger = MetricLogger(tmp_path / "live")
+    logger({"step": 1, "loss": 1.0, "id_val/ece": 0.5})
+    assert curve(tmp_path / "live", "loss") == [[1, 1.0]]

@@ -1,20 +1,17 @@
 """Which images stand under which templates in which batch, and whose share they are."""
 
 import math
-import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 from torch.utils.data import Dataset
 
 from carot_lib.data.datasets import ArrayImages
-from carot_lib.training import samples
-from carot_lib.training.samples import Draws, batches, draw_distinct, draw_epochs, draw_pairs
+from carot_lib.training.samples import Draws, batches, draw_epochs, draw_pairs
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -73,47 +70,8 @@ def test_all_pairs_can_be_drawn_and_no_more():
         draw_pairs(11, 2, 2, 4, rng())  # a batch is never small here
 
 
-@pytest.fixture
-def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No draw is small enough for a table of all numbers, and none is done at one go."""
-    monkeypatch.setattr(samples, "MAX_TABLE", 0)
-    monkeypatch.setattr(samples, "CHUNK", 7)
-
-
-@pytest.mark.parametrize("table", [0, samples.MAX_TABLE])
-@pytest.mark.parametrize(("population", "size"), [(400_000, 50_560), (12, 12), (90_000, 50_000)])
-def test_where_a_table_is_no_waste_the_draw_is_numpys_own(monkeypatch, table, population, size):
-    # the first is the miniature's: 5,000 images x 80 templates, 790 steps of 64
-    monkeypatch.setattr(samples, "MAX_TABLE", table)
-    expected = rng(3).choice(population, size=size, replace=False)
-    same = np.array_equal(draw_distinct(population, size, rng(3)), expected)
-    assert same == (population <= table or 2 * size > population)
-
-
-@given(st.integers(2, 200), st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_without_a_table_no_number_comes_twice(no_table, population, data):
-    size = data.draw(st.integers(0, population // 2))
-    drawn = draw_distinct(population, size, rng(population))
-    assert len(set(drawn.tolist())) == size == len(drawn)
-    assert set(drawn.tolist()) <= set(range(population))
-
-
-def test_without_a_table_every_draw_is_as_likely_as_any_other(no_table):
-    # 3 of 6 in order: 6 * 5 * 4 = 120 draws, each 100 times of 12,000 on average
-    generator = rng(1)
-    met = Counter(tuple(draw_distinct(6, 3, generator).tolist()) for _ in range(12_000))
-    assert len(met) == 120
-    assert chisquare(list(met.values())).pvalue > 0.01
-
-
-def test_pairs_of_a_large_set_need_no_table_of_all():
-    # 200,000 images x 80 templates: a table of all pairs would take 128 MB
-    tracemalloc.start()
+def test_pairs_are_spread_evenly_over_images_and_templates():
     draws = draw_pairs(200_000, 80, 1, 500, rng())
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 40e6
     images, templates = np.concatenate(draws.images), np.concatenate(draws.templates)
     assert len(np.unique(images * 80 + templates)) == 200_000
     # 200,000 / 80 each on average; standard deviation of a count: about 50
