@@ -13,6 +13,7 @@ from carot_lib.params import load_scale
 
 def zero_shot(layout: Layout, seed: int) -> None:
     """Write the zero-shot classifier: the pre-trained CLIP with a head made of prompts."""
+    load_scale(layout).hardware.limit_threads()
     clip = load_clip(layout.pretrained)
     prompts = read_prompts(layout.data, clip.context_length)
     save_classifier(clip.zero_shot_classifier(prompts), layout.model("zs", seed))

@@ -79,8 +79,10 @@ def prepare(layout: Layout) -> None:
         ValueError: params.yaml has a problem, or a class has no readable image.
         FileNotFoundError: the images were not checked yet.
     """
-    params = load_scale(layout).data
+    scale = load_scale(layout)
+    params = scale.data
     if isinstance(params, PictogramParams):
+        scale.hardware.limit_threads()
         world, pictograms = load_world(layout.root, params), read_pictograms(layout.pictograms)
         draw_sets(params, world, pictograms, layout.data)
         return

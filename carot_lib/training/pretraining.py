@@ -70,6 +70,7 @@ class PretrainingParams(StrictParams):
     warmup_steps: NonNegativeInt
     mix: dict[str, Annotated[float, Field(gt=0, le=1)]]  # share of each recipe in a batch
     wrong_captions: Fraction  # captions that name another pictogram
+    threads: PositiveInt  # results depend on their number in the last digits
     scale_images: PositiveInt  # pictures on which the logit scale is fitted at the end
 
 

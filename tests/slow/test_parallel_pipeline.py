@@ -64,7 +64,7 @@ def test_killed_in_two_trainings_and_with_a_failing_row_it_ends_in_the_results_o
             break
     os.killpg(process.pid, signal.SIGKILL)
     process.stderr.close()
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert process.wait(timeout=600) == -signal.SIGKILL
 
     change(root, "miniature", "runs", "ft", "learning_rate", value=1.0e30)
     done = run(root, *SIDE_BY_SIDE)
