@@ -42,10 +42,9 @@ $(READY_TEST): $(READY) requirements-test.txt
 	@touch $@
 
 # DVC needs a repository; a source archive has none.
-repro: $(READY)  ## run the pipeline of the profile in params.yaml: data to tables, figures, appendix
-	@$(BIN)/python -m carot_lib check_params
+repro: $(READY)  ## run the pipeline of the profile in params.yaml; JOBS=2: two stages at a time
 	@git rev-parse --git-dir >/dev/null 2>&1 || printf '[core]\n    no_scm = true\n' > .dvc/config.local
-	PATH="$(abspath $(BIN)):$$PATH" dvc repro
+	PATH="$(abspath $(BIN)):$$PATH" python -m carot_lib repro $(if $(JOBS),--jobs $(JOBS))
 
 appendix: $(READY)  ## render the results as a site and a PDF, and print their paths
 	@$(BIN)/python -m carot_lib appendix

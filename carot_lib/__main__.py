@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from carot_lib.files import StageError
 from carot_lib.layout import Layout, chosen_profile, find_root
+from carot_lib.processes import end_with_parent
 
 
 class Command(NamedTuple):
@@ -47,6 +48,7 @@ COMMANDS = {
     "check_params": Command("carot_lib.params:load_scale", "check the whole of params.yaml"),
     "choose_adversarial": Command("data:choose", "choose the pictures of the miniature's set a"),
     "pilot": Command("pilot:pilot", "choose the miniature's regime by ZS and FT alone"),
+    "repro": Command("repro:repro", "run every stage that is out of date", ("jobs",)),
     "search": Command("search:search", "choose rates and smoothing on the ID validation set"),
     "explain": Command("carot_lib.report.explain:explain", "show where a number comes from"),
 }
@@ -54,6 +56,7 @@ OPTIONS = {
     "run": {"required": True, "help": "row of the tables, as in params.yaml"},
     "seed": {"required": True, "type": int, "help": "training seed"},
     "notebook": {"required": True, "help": "name without .ipynb"},
+    "jobs": {"type": int, "help": "stages at a time; default: as many as the cores suffice for"},
 }
 
 
@@ -65,13 +68,15 @@ def main(words: Sequence[str] | None = None) -> None:
     """
     arguments = vars(_parser().parse_args(words))
     name = arguments.pop("command")
+    if "DVC_STAGE" in os.environ:  # a killed DVC leaves no training behind
+        end_with_parent()
     module, function = COMMANDS[name].function.split(":")
     with exit_on_bad_input():
         if name == "explain":
             _explain(**arguments)
             return
         root = find_root()
-        layout = Layout(root, arguments.pop("profile") or chosen_profile(root))
+        layout = Layout(root, arguments.pop("profile", None) or chosen_profile(root))
         module = module if "." in module else f"carot_lib.stages.{module}"
         getattr(import_module(module), function)(layout, **arguments)
 
@@ -88,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("words", nargs="+", metavar="word", help="the row, and the column")
             one.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
             continue
-        one.add_argument("--profile", help="default: the one that params.yaml chooses")
+        if name != "repro":  # DVC asks params.yaml
+            one.add_argument("--profile", help="default: the one that params.yaml chooses")
         for option in command.options:
             one.add_argument(f"--{option}", **OPTIONS[option])
     return parser

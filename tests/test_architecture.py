@@ -13,7 +13,7 @@ from carot_lib.__main__ import COMMANDS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "carot_lib"
 FLOORS = [  # ground floor first; a part imports only from floors below its own
-    {"schema", "files", "layout", "progress", "distributed", "evaluation"},
+    {"schema", "files", "layout", "progress", "processes", "distributed", "evaluation"},
     {"calibration"},
     {"data"},
     {"sources"},
@@ -32,6 +32,7 @@ NEUTRAL = {
     "files.py",  # writes files whole or not at all
     "layout.py",  # names of files, which dvc.yaml repeats
     "params.py",  # types of params.yaml, whose numbers DVC tracks as such
+    "processes.py",  # how they end
     "progress.py",
     "schema.py",  # reads params.yaml
     "training/checkpoint.py",  # a resumed training ends in the same weights, bit by bit

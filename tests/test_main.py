@@ -98,8 +98,8 @@ def test_every_stage_of_the_pipeline_calls_a_command():
         assert options == {"profile", *COMMANDS[words[3]].options}
 
 
-@pytest.mark.parametrize("name", ["evaluate", "tables", "explain", "notebook"])
-def test_commands_that_read_predictions_only_do_not_import_torch(name: str):
+@pytest.mark.parametrize("name", ["evaluate", "tables", "explain", "notebook", "repro"])
+def test_commands_that_compute_no_predictions_do_not_import_torch(name: str):
     module = COMMANDS[name].function.split(":")[0]
     module = module if "." in module else f"carot_lib.stages.{module}"
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -460,7 +460,7 @@ def calls(done: subprocess.CompletedProcess) -> list[str]:
 
 SETUP = ["python -m venv .venv", f"python -m pip install {RUN_LIST}"]
 SETUP += ["python -m pip install --no-deps --editable ."]
-REPRO = ["python -m carot_lib check_params", "dvc repro"]
+REPRO = ["python -m carot_lib repro"]
 
 
 def test_an_older_python_is_refused_with_a_line(clone: Path):

@@ -23,6 +23,7 @@ HARDWARE = {
     "devices": 1,
     "nodes": 1,
     "precision": "32-true",
+    "threads": None,
     "accumulation": 1,
     "workers": 0,
     "checkpoint_every": 100,

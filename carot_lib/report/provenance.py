@@ -12,13 +12,14 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import yaml
 from dvc.dvcfile import load_file
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.repo.index import Index
 from dvc.stage import PipelineStage
@@ -138,8 +139,9 @@ def read_provenance(layout: Layout) -> Provenance:
 def pipeline(layout: Layout) -> Iterator[Index]:
     """The stages of a profile as DVC knows them: from dvc.yaml, with what dvc.lock says about them.
 
-    It takes none of DVC's locks, so it also works beside a running pipeline: DVC writes each stage
-    to dvc.lock when it is done, and a stage sees all that ran before it.
+    It also works beside a running pipeline: DVC writes each stage to dvc.lock when it is done, and
+    a stage sees all that ran before it. DVC's lock is held while dvc.lock is read, which another
+    stage may be writing. Whoever keeps it for longer than three seconds is doing something else.
 
     Raises:
         ValueError: DVC cannot read the pipeline, as after a merge with conflicts.
@@ -148,7 +150,11 @@ def pipeline(layout: Layout) -> Iterator[Index]:
         with Repo(str(layout.root), config=NO_GIT) as repo:
             file = load_file(repo, str(layout.root / "dvc.yaml"))
             file.resolver.context["profile"] = layout.profile  # whatever params.yaml chooses now
-            yield Index(repo, stages=list(file.stages.values()))
+            with ExitStack() as reading:
+                with suppress(LockError):
+                    reading.enter_context(repo.lock)
+                stages = list(file.stages.values())
+            yield Index(repo, stages=stages)
     except DvcException as error:
         raise ValueError(f"{layout.root}: DVC cannot read the pipeline: {error}") from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
+import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from carot_lib.calibration.bin_stats import BinStats
@@ -235,6 +236,7 @@ def rate_rows(
 
 
 def _pretrain(layout: Layout, scale: ScaleParams, seed: int, folder: Path) -> None:
+    torch.set_num_threads(scale.pretrained.threads)
     params = scale.pretrained.model_copy(update={"seed": seed})
     world, pictograms = load_world(layout.root, scale.data), read_pictograms(layout.pictograms)
     save_clip(pretrain(params, scale.data, world, pictograms, lambda record: None), folder)

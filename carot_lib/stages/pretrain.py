@@ -4,6 +4,7 @@ Reads params.yaml, data/pictograms.csv and data/miniature.yaml; writes models/<p
 """
 
 import pandas as pd
+import torch
 
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
@@ -24,6 +25,7 @@ def pretrain(layout: Layout) -> None:
         return
     if isinstance(scale.pretrained, MiniatureClipParams):
         scale = params.miniature
+    torch.set_num_threads(scale.pretrained.threads)
     history: list[dict[str, float]] = []
     clip = train_clip(
         scale.pretrained,

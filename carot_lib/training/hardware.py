@@ -24,6 +24,7 @@ class HardwareParams(StrictParams):
     devices: PositiveInt  # GPUs, or CPU processes, of each node
     nodes: PositiveInt  # machines; more than one are started by SLURM or torchrun
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    threads: PositiveInt | None  # of each process on the CPU; None: one per core
     accumulation: PositiveInt  # micro-batches of a device's share: less memory, the same result
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
@@ -54,13 +55,20 @@ class HardwareParams(StrictParams):
                 f"but SLURM or torchrun started {fabric.world_size} processes: start one each "
                 "(examples/slurm.sh)"
             )
+        self.limit_threads()
         return fabric
 
     def one_device(self) -> torch.device:
         """The device of a single process: a GPU if there is one and it may be used."""
         self._check_cuda(1)
+        self.limit_threads()
         may_use = self.accelerator != "cpu" and torch.cuda.is_available()
         return torch.device("cuda" if may_use else "cpu")
+
+    def limit_threads(self) -> None:
+        """Let this process compute with `threads` threads; `launch` and `one_device` do so too."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
 
     def step_too_large(self, batch_size: int) -> str:
         """The message for a step that does not fit into memory."""

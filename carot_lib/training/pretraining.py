@@ -149,7 +149,6 @@ def pretrain(
     Raises:
         FloatingPointError: the loss is not finite; the message names the step.
     """
-    torch.set_num_threads(params.threads)
     generator = Generator().manual_seed(params.seed)
     stream = CaptionStream(params, data, world, pictograms)
     with torch.random.fork_rng():
