@@ -17,6 +17,18 @@ TABLE1_COLUMNS = {
     "ood_ece_ts": ("ood", "temperature", "ece"),
     "temperature": (VALIDATION, "temperature", "temperature"),
 }
+COLUMNS = {  # and of the other tables
+    **TABLE1_COLUMNS,
+    "id_nll": ("id_test", "none", "nll"),
+    "ood_nll": ("ood", "none", "nll"),
+    "id_brier": ("id_test", "none", "brier"),
+    "ood_brier": ("ood", "none", "brier"),
+    "id_ece_batch_mean": ("id_test", "none", "ece_batch_mean"),
+    "ood_ece_batch_mean": ("ood", "none", "ece_batch_mean"),
+    "id_ece_ts_nll": ("id_test", "temperature_nll", "ece"),
+    "ood_ece_ts_nll": ("ood", "temperature_nll", "ece"),
+    "temperature_nll": (VALIDATION, "temperature_nll", "temperature"),
+}
 
 
 class TemperatureParams(StrictParams):

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from carot_lib.calibration.bootstrap import mean_over_sets
-from carot_lib.calibration.calibrators import Calibrator
 from carot_lib.calibration.predictions import Predictions
-from carot_lib.calibration.reported import fit_calibrator, measure
+from carot_lib.calibration.reported import measure, temperature_of
 from carot_lib.evaluation import TABLE1_COLUMNS, VALIDATION, EvaluationParams
 from carot_lib.layout import Layout
 from carot_lib.report.claims import CLAIMS, Statistic
@@ -22,7 +21,7 @@ from carot_lib.report.tables import TABLES
 
 
 class MetricKey(NamedTuple):
-    """Key of one number in metrics.csv and posthoc.csv."""
+    """Key of one number in metrics.csv."""
 
     run: str
     seed: int
@@ -40,7 +39,6 @@ class MetricKey(NamedTuple):
 ROW_KEYS = {  # by table: the columns that name a row
     **{name: (table.key,) for name, table in TABLES.items()},
     "metrics": MetricKey._fields,
-    "posthoc": MetricKey._fields,
     "replication": ("claim", "part"),
     "differences": ("run", "dataset", "metric", "calibration"),
 }
@@ -109,37 +107,31 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
 def recompute_from_predictions(
     layout: Layout, params: EvaluationParams
 ) -> Callable[[MetricKey], float]:
-    """A function that computes numbers of metrics.csv and posthoc.csv again, not rounded.
+    """A function that computes numbers of metrics.csv again, not rounded.
 
-    It reads saved predictions alone, remembers what it has fitted and measured, and raises
-    FileNotFoundError, naming the stage to run, where predictions are missing. The temperature of a
-    calibration that has none is NaN.
+    It reads saved predictions alone, remembers what it has chosen and measured, and raises
+    FileNotFoundError, naming the stage to run, where predictions are missing.
     """
 
     def load(key: MetricKey) -> Predictions:
         return Predictions.load(layout.predictions(key.run, key.seed, key.dataset))
 
     @cache
-    def calibrator(fitted: MetricKey) -> Calibrator:
-        name = "temperature" if fitted.calibration == "oracle" else fitted.calibration
-        return fit_calibrator(name, load(fitted), params)
+    def temperature(fitted: MetricKey) -> float:
+        return temperature_of(fitted.calibration, load(fitted), params)
 
     @cache
     def metrics(key: MetricKey) -> dict[str, float]:
         predictions = load(key)
-        plain = key.calibration == "none"
-        made = predictions.calibrated() if plain else calibrator(key.fitted).apply(predictions)
-        return measure(made, predictions, params)
+        divisor = 1.0 if key.calibration == "none" else temperature(key.fitted)
+        return measure(predictions, divisor, params)
 
     def value(key: MetricKey) -> float:
         if key.dataset == "ood":
             of_sets = [{key.metric: value(key._replace(dataset=name))} for name in params.ood]
             return mean_over_sets(of_sets)[key.metric]
         if key.metric == "temperature":
-            return getattr(calibrator(key.fitted), "temperature", math.nan)
-        if key.metric == "ece_difference":
-            after = key._replace(metric="ece")
-            return value(after) - value(after._replace(calibration="none"))
+            return temperature(key.fitted)
         return metrics(key._replace(metric=""))[key.metric]
 
     return value
