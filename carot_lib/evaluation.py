@@ -2,7 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.schema import StrictParams, read_params
@@ -16,6 +24,22 @@ TABLE1_COLUMNS = {
     "id_ece_ts": ("id_test", "temperature", "ece"),
     "ood_ece_ts": ("ood", "temperature", "ece"),
     "temperature": (VALIDATION, "temperature", "temperature"),
+}
+# these, and others that claims and tables read: `ts_nll` is the temperature of least NLL
+COLUMNS = TABLE1_COLUMNS | {
+    "id_nll": ("id_test", "none", "nll"),
+    "ood_nll": ("ood", "none", "nll"),
+    "id_brier": ("id_test", "none", "brier"),
+    "ood_brier": ("ood", "none", "brier"),
+    "id_ece_batch_mean": ("id_test", "none", "ece_batch_mean"),
+    "ood_ece_batch_mean": ("ood", "none", "ece_batch_mean"),
+    "id_nll_ts": ("id_test", "temperature", "nll"),
+    "ood_nll_ts": ("ood", "temperature", "nll"),
+    "id_ece_ts_nll": ("id_test", "temperature_nll", "ece"),
+    "ood_ece_ts_nll": ("ood", "temperature_nll", "ece"),
+    "id_nll_ts_nll": ("id_test", "temperature_nll", "nll"),
+    "ood_nll_ts_nll": ("ood", "temperature_nll", "nll"),
+    "temperature_nll": (VALIDATION, "temperature_nll", "temperature"),
 }
 
 
@@ -41,6 +65,14 @@ class BootstrapParams(StrictParams):
     seed: int
 
 
+class Margins(StrictParams):
+    """The least differences that the paper's words stand for."""
+
+    some: NonNegativeFloat  # any difference
+    large: PositiveFloat  # "remarkably", "largely", "significantly"
+    equivalent: PositiveFloat  # "no meaningful" difference: at most this one
+
+
 class EvaluationParams(StrictParams):
     """The branch `evaluation:` of a profile."""
 
@@ -49,7 +81,7 @@ class EvaluationParams(StrictParams):
     extra: list[str]  # sets reported by themselves
     temperature: TemperatureParams
     bootstrap: BootstrapParams
-    equivalence_margin: PositiveFloat  # largest difference that is "no meaningful improvement"
+    margins: Margins
     batch_mean_size: PositiveInt  # images per batch, for the public code's mean of batch ECEs
 
     @property
