@@ -1,6 +1,7 @@
 """Estimates of statistics from saved evaluations (ours) and from published tables (the paper's)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +27,20 @@ def saved_estimator(
     seeds = list(dict.fromkeys(seed for _, seed in saved))
     runs = list(dict.fromkeys(run for run, _ in saved))
 
-    def number(run: str, seed: int, dataset: str, *key: str) -> np.ndarray:
+    def numbers(run: str, dataset: str, *key: str) -> np.ndarray:
+        if run not in runs:
+            return np.full_like(numbers(runs[0], dataset, *key), np.nan)
         names = ["|".join((name, *key)) for name in (ood if dataset == "ood" else [dataset])]
-        arrays = saved[run, seed]
-        if missing := [name for name in names if name not in arrays]:
-            where = f"the evaluation of {run}, seed {seed}"
-            raise ValueError(f"no {missing[0]} in {where}: run stage `evaluate` again")
-        return np.mean([arrays[name] for name in names], axis=0)
+        for seed, name in product(seeds, names):
+            if name not in saved[run, seed]:
+                where = f"the evaluation of {run}, seed {seed}"
+                raise ValueError(f"no {name} in {where}: run stage `evaluate` again")
+        sets = [[saved[run, seed][name] for name in names] for seed in seeds]
+        return np.mean(sets, axis=1)  # [seeds], or [seeds, resamples]
 
-    def values(run: str, *key: str) -> np.ndarray:
-        if run not in runs:
-            return np.full(len(seeds), np.nan)
-        return np.array([float(number(run, seed, *key, "value")) for seed in seeds])
-
-    def replicates(run: str, *key: str) -> np.ndarray:
-        if run not in runs:
-            return np.full_like(replicates(runs[0], *key), np.nan)
-        return np.stack([number(run, seed, *key) for seed in seeds])
-
-    return lambda statistic: two_level(statistic(values), statistic(replicates))
+    return lambda statistic: two_level(
+        statistic(lambda *key: numbers(*key, "value")), statistic(numbers)
+    )
 
 
 def published_estimator(folder: Path) -> Estimator:

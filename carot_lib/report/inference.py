@@ -32,7 +32,7 @@ Region = tuple[float, float]  # open interval of the values for which a claim is
 
 
 class Estimate(NamedTuple):
-    """Estimate of a statistic; all NaN where one of its numbers does not exist."""
+    """Estimate of a statistic; value and error are NaN where one of its numbers does not exist."""
 
     value: float
     error: float  # standard error

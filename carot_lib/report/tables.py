@@ -76,7 +76,7 @@ KEY = ["run", "seed", "dataset", "calibration", "metric"]  # of the long tables
 LEGEND = (
     "In brackets: {level:g} % interval over {source}. Floor: the ECE that a perfectly calibrated "
     "model with the same confidences has on average. †: within noise of the floor, for the test of "
-    "perfect calibration rejects at {alpha:g} % {rejects}."
+    "perfect calibration at {alpha:g} % {rejects}."
 )
 APPENDIX_LEGEND = (
     "TS: temperature of least ECE on the ID validation set, as in the paper; TS by NLL: of least "
@@ -221,7 +221,7 @@ def intervals_markdown(
         if several
         else "test images, of one training",
         alpha=100 * (1 - level),
-        rejects="for no seed" if several else "not",
+        rejects="rejects for no seed" if several else "does not reject",
     )
     return f"{_markdown(head, rows)}\n{legend}\n"
 
