@@ -25,20 +25,16 @@ TABLE1_COLUMNS = {
     "ood_ece_ts": ("ood", "temperature", "ece"),
     "temperature": (VALIDATION, "temperature", "temperature"),
 }
-# these, and others that claims and tables read: `ts_nll` is the temperature of least NLL
-COLUMNS = TABLE1_COLUMNS | {
+COLUMNS = {  # and of the other tables
+    **TABLE1_COLUMNS,
     "id_nll": ("id_test", "none", "nll"),
     "ood_nll": ("ood", "none", "nll"),
     "id_brier": ("id_test", "none", "brier"),
     "ood_brier": ("ood", "none", "brier"),
     "id_ece_batch_mean": ("id_test", "none", "ece_batch_mean"),
     "ood_ece_batch_mean": ("ood", "none", "ece_batch_mean"),
-    "id_nll_ts": ("id_test", "temperature", "nll"),
-    "ood_nll_ts": ("ood", "temperature", "nll"),
     "id_ece_ts_nll": ("id_test", "temperature_nll", "ece"),
     "ood_ece_ts_nll": ("ood", "temperature_nll", "ece"),
-    "id_nll_ts_nll": ("id_test", "temperature_nll", "nll"),
-    "ood_nll_ts_nll": ("ood", "temperature_nll", "nll"),
     "temperature_nll": (VALIDATION, "temperature_nll", "temperature"),
 }
 

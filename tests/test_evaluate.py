@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.bootstrap import replicates
 from carot_lib.calibration.label_space import LabelSpace
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.layout import Layout
@@ -64,38 +65,63 @@ def metrics(evaluated: Layout) -> pd.DataFrame:
     return pd.read_csv(evaluated.evaluation("ft", 0) / "metrics.csv")
 
 
-@pytest.fixture(scope="module")
-def posthoc(evaluated: Layout) -> pd.DataFrame:
-    return pd.read_csv(evaluated.evaluation("ft", 0) / "posthoc.csv")
-
-
 def value(table: pd.DataFrame, *place: str) -> float:
     (row,) = table.set_index(["dataset", "calibration", "metric"]).loc[[place], "value"]
     return row
 
 
-def test_every_reported_set_has_metrics_and_only_the_validation_set_has_the_temperature(
-    evaluated: Layout, metrics: pd.DataFrame, posthoc: pd.DataFrame
+def test_every_reported_set_has_metrics_and_only_the_validation_set_has_the_temperatures(
+    evaluated: Layout, metrics: pd.DataFrame
 ):
     assert list(metrics) == HEAD
-    places = set(zip(metrics["dataset"], metrics["calibration"], strict=True))
-    assert places == set(itertools.product([*SETS, "ood"], ["none", "temperature"]))
+    reported = metrics[metrics["dataset"] != "id_val"]
+    places = set(zip(reported["dataset"], reported["calibration"], strict=True))
+    assert places == set(itertools.product([*SETS[1:], "ood"], CALIBRATION_NAMES))
+    names = {
+        *("accuracy", "ece", "rmsce_debiased", "ece_noise_floor", "ece_p_value", "signed_gap"),
+        *("mean_confidence", "mce", "nll", "brier", "aurc", "ece_batch_mean"),
+    }
+    for (_, calibration), part in reported.groupby(["dataset", "calibration"]):
+        assert set(part["metric"]) == names | (
+            {"temperature"} if calibration == "oracle" else set()
+        )
     folder = evaluated.evaluation("ft", 0)
     chosen = json.loads((folder / "temperature.json").read_text())
     curve = pd.read_csv(folder / "temperature_curve.csv")
     assert len(curve) == 96  # from 0.5 to 10 by 0.1
     assert curve["ece"].min() == pytest.approx(chosen["ece_after"], abs=1e-6)
-    rows = metrics[(metrics["dataset"] == "id_val") & (metrics["calibration"] == "temperature")]
-    assert rows[["metric", "value"]].to_numpy().tolist() == [["temperature", chosen["temperature"]]]
+    rows = metrics[(metrics["dataset"] == "id_val") & (metrics["calibration"] != "none")]
+    assert rows[["calibration", "metric"]].to_numpy().tolist() == [
+        ["temperature", "temperature"],
+        ["temperature_nll", "temperature"],
+    ]
+    assert rows["value"].tolist() == pytest.approx(
+        [chosen["temperature"], chosen["temperature_nll"]], abs=1e-6
+    )
+    assert (chosen["at_bound"], chosen["at_bound_nll"]) == (False, False)
     assert chosen["selected_on"] == {
         "dataset": "id_val",
         "fingerprint": "images of id_val",
         "n": 60,
     }
     assert chosen["fingerprints"] == {name: f"images of {name}" for name in SETS}
-    rows = posthoc[posthoc["dataset"] == "id_val"]
-    assert rows["calibration"].tolist() == ["temperature", "temperature_nll"]
-    assert set(rows["metric"]) == {"temperature"}
+
+
+def test_a_temperature_at_the_end_of_the_range_is_marked_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    layout = project(tmp_path)
+    one = Predictions.load(layout.predictions("ft", 0, "id_val"))
+    labels = one.class_logits.argmax(axis=1)  # all right: no confidence is high enough
+    right = Predictions(one.class_logits, labels, one.label_space, "id_val", one.fingerprint)
+    right.save(layout.predictions("ft", 0, "id_val"))
+    evaluate(layout, "ft", 0)
+    said = capsys.readouterr().err
+    chosen = json.loads((layout.evaluation("ft", 0) / "temperature.json").read_text())
+    assert (chosen["temperature"], chosen["temperature_nll"]) == pytest.approx((0.5, 0.5))
+    assert (chosen["at_bound"], chosen["at_bound_nll"]) == (True, True)
+    for key in ("temperature", "temperature_nll"):
+        assert f"{key} of ft, seed 0: 0.5 is at the end of the range" in said
 
 
 @pytest.mark.parametrize("name", ["id_test", "a", "handwritten"])
@@ -113,12 +139,41 @@ def test_the_replicates_are_those_of_the_intervals(evaluated: Layout, metrics: p
     table = metrics.set_index(["dataset", "calibration", "metric"])
     with np.load(evaluated.evaluation("ft", 0) / "replicates.npz") as arrays:
         keys = [key for key in arrays.files if not key.endswith("|value")]
-        assert len(keys) == 6 * 2 * 2  # sets, calibrations, metrics
+        paired = ["accuracy", "ece", "ece_batch_mean", "nll", "brier"]
+        places = itertools.product(SETS[1:], ["none", "temperature", "temperature_nll"], paired)
+        chosen = [f"id_val|{key}|temperature" for key in ("temperature", "temperature_nll")]
+        assert sorted(keys) == sorted([*map("|".join, places), *chosen])
         for key in keys:
-            low, high = np.quantile(arrays[key], [0.025, 0.975])
+            assert arrays[key].shape == (40,)
+            value = arrays[f"{key}|value"]
+            width = 1.959964 * arrays[key].std(ddof=1)
             row = table.loc[tuple(key.split("|"))]
-            assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-6)
-            assert row["value"] == pytest.approx(arrays[f"{key}|value"], abs=1e-6)
+            assert row["value"] == pytest.approx(value, abs=1e-6)
+            assert (row["low"], row["high"]) == pytest.approx(
+                (value - width, value + width), abs=2e-6
+            )
+
+
+def test_each_replicate_has_the_temperature_chosen_on_its_resample(evaluated: Layout):
+    # temperatures chosen anew scatter, and the NLL does so with them: more than at a fixed one
+    with np.load(evaluated.evaluation("ft", 0) / "replicates.npz") as arrays:
+        for key in ("temperature", "temperature_nll"):
+            assert len(np.unique(arrays[f"id_val|{key}|temperature"])) > 3
+    predictions = Predictions.load(evaluated.predictions("ft", 0, "v2"))
+    with np.load(evaluated.evaluation("ft", 0) / "replicates.npz") as arrays:
+        of_each = {"this": arrays["id_val|temperature|temperature"]}
+        again = replicates(predictions, of_each, 10, 512, 0)["this"]
+        np.testing.assert_allclose(arrays["v2|temperature|ece"], again["ece"], rtol=1e-9)
+        # no temperature changes a prediction
+        np.testing.assert_array_equal(arrays["v2|temperature|accuracy"], arrays["v2|none|accuracy"])
+
+
+def test_an_interval_holds_its_value_and_the_oracle_has_none(metrics: pd.DataFrame):
+    unmeasured = {"rmsce_debiased", "ece_noise_floor", "ece_p_value", "aurc"}
+    bare = metrics["metric"].isin(unmeasured) | (metrics["calibration"] == "oracle")
+    assert metrics.loc[bare, ["low", "high"]].isna().all(axis=None)
+    rest = metrics[~bare & (metrics["metric"] != "mce")]  # no bin of 60 images need have 30
+    assert ((rest["low"] <= rest["value"]) & (rest["value"] <= rest["high"])).all()
 
 
 def test_the_mean_over_the_shifts_is_the_mean_of_their_numbers(metrics: pd.DataFrame):
@@ -132,42 +187,8 @@ def test_the_mean_over_the_shifts_is_the_mean_of_their_numbers(metrics: pd.DataF
     assert 0 <= value(metrics, "ood", "none", "ece_p_value") <= 5 * max(p_values)
 
 
-# Posthoc
-
-
-def test_every_calibrator_is_reported_on_every_set_but_the_validation_set(posthoc: pd.DataFrame):
-    assert list(posthoc) == HEAD
-    rows = posthoc[posthoc["dataset"] != "id_val"]
-    assert set(rows["dataset"]) == {*SETS[1:], "ood"}
-    for _, part in rows.groupby("dataset"):
-        assert set(part["calibration"]) == set(CALIBRATION_NAMES)
-    metrics = {
-        *("accuracy", "ece", "ece_debiased", "ece_noise_floor", "ece_p_value", "signed_gap"),
-        *("mean_confidence", "mce", "ece_difference"),
-    }
-    of_logits = {"nll", "brier", "aurc", "ece_batch_mean"}
-    logits_left = set(CALIBRATION_NAMES) - {"histogram", "isotonic"}
-    for calibration, part in rows.groupby("calibration"):
-        expected = metrics | (of_logits if calibration in logits_left else set())
-        assert set(part["metric"]) - {"temperature"} == expected
-    with_interval = posthoc[posthoc["low"].notna()]
-    assert {"accuracy", "ece", "ece_difference"} <= set(with_interval["metric"])
-    assert "ece_p_value" not in set(with_interval["metric"])
-
-
-def test_both_tables_agree_where_they_have_the_same_numbers(
-    metrics: pd.DataFrame, posthoc: pd.DataFrame
-):
-    keys = ["dataset", "calibration", "metric"]
-    one, other = (table.set_index(keys)[["value", "low", "high"]] for table in (metrics, posthoc))
-    shared = one.index.intersection(other.index)
-    # 2 calibrations, 7 sets and `ood`, 12 metrics; and the temperature
-    assert len(shared) == 2 * 8 * 12 + 1
-    pd.testing.assert_frame_equal(one.loc[shared], other.loc[shared])
-
-
 def test_the_oracle_is_the_best_temperature_of_each_set_itself(
-    evaluated: Layout, posthoc: pd.DataFrame
+    evaluated: Layout, metrics: pd.DataFrame
 ):
     for name in SETS[1:]:
         predictions = Predictions.load(evaluated.predictions("ft", 0, name))
@@ -176,21 +197,9 @@ def test_the_oracle_is_the_best_temperature_of_each_set_itself(
             for t in np.round(np.arange(5, 101) / 10, 10)
         }
         least = min(eces.values())
-        assert value(posthoc, name, "oracle", "ece") == pytest.approx(least, abs=1e-6)
-        chosen = value(posthoc, name, "oracle", "temperature")
+        assert value(metrics, name, "oracle", "ece") == pytest.approx(least, abs=1e-6)
+        chosen = value(metrics, name, "oracle", "temperature")
         assert eces[chosen] == pytest.approx(least, abs=1e-6)
-
-
-def test_changes_are_paired_with_no_calibration(posthoc: pd.DataFrame):
-    table = posthoc.set_index(["dataset", "calibration", "metric"])
-    for name in ("id_test", "ood"):
-        none = table.loc[(name, "none", "ece_difference"), ["value", "low", "high"]]
-        assert none.tolist() == [0, 0, 0]
-        for calibration in CALIBRATION_NAMES:
-            ece, before = (table.loc[(name, c, "ece"), "value"] for c in (calibration, "none"))
-            change = table.loc[(name, calibration, "ece_difference")]
-            assert change["value"] == pytest.approx(ece - before, abs=2e-6)
-            assert change["low"] <= change["high"]
 
 
 # Tables
@@ -207,13 +216,12 @@ def all_runs(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
-def test_tables_hold_every_calibrator_of_every_row(all_runs: Layout):
+def test_tables_hold_every_calibration_of_every_row(all_runs: Layout):
     tables(all_runs)
-    table = pd.read_csv(all_runs.tables / "posthoc.csv")
+    table = pd.read_csv(all_runs.tables / "metrics.csv")
     assert list(table) == HEAD
     assert set(table["run"]) == set(RUNS)
-    lines = (all_runs.tables / "posthoc.md").read_text().splitlines()
-    assert len(lines) == 2 + len(RUNS) * len(CALIBRATION_NAMES) + 2
+    assert set(table["calibration"]) == set(CALIBRATION_NAMES)
     intervals = (all_runs.tables / "table1_intervals.md").read_text().splitlines()
     assert len(intervals) == 2 + len(TABLE1_RUNS) + 2
     # the numbers of Table 1, in its order
@@ -226,12 +234,3 @@ def test_tables_hold_every_calibrator_of_every_row(all_runs: Layout):
     claims = pd.read_csv(all_runs.tables / "replication.csv")
     assert claims["value"].notna().all()
     assert len(pd.read_csv(all_runs.tables / "differences.csv")) == (len(RUNS) - 1) * 2 * 3
-
-
-def test_rows_on_other_images_are_refused_by_set_and_row(all_runs: Layout):
-    before = (all_runs.tables / "replication.csv").read_bytes()
-    save(all_runs, "flyp", "sketch", fingerprint="another draw")
-    evaluate(all_runs, "flyp", 0)
-    with pytest.raises(ValueError, match=r"set sketch .*zs, seed 0 .*flyp, seed 0 \(another"):
-        tables(all_runs)
-    assert (all_runs.tables / "replication.csv").read_bytes() == before

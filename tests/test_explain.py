@@ -19,6 +19,7 @@ from carot_lib.files import write_json, write_text
 from carot_lib.layout import Layout
 from carot_lib.report.cells import MetricKey, recompute_from_predictions
 from carot_lib.report.explain import as_text, explain
+from carot_lib.report.names import CALIBRATION_NAMES
 from carot_lib.report.provenance import write_provenance
 from carot_lib.stages.evaluate import evaluate
 
@@ -93,7 +94,6 @@ def write_results(layout: Layout) -> None:
     ft, zs = (of_seeds[run, "ood", "none", "accuracy"] for run in ("ft", "zs"))
     files = {
         "metrics.csv": metrics,
-        "posthoc.csv": pd.read_csv(layout.evaluation("zs", 0) / "posthoc.csv"),
         "table1.csv": pd.DataFrame(table1),
         "replication.csv": pd.DataFrame([claim | {"value": ft - zs}]),
     }
@@ -189,25 +189,24 @@ def test_a_part_of_a_claim_names_both_of_its_runs(world: Layout, part: str):
     assert {"fine_tune@miniature-zs-0", "fine_tune@miniature-ft-1"} <= names
 
 
-def test_a_calibration_without_a_temperature_has_its_images_checked(world: Layout):
-    found = explained(world, "posthoc.csv", "zs", "0", "id_test", "vector", "ece_difference")
+def test_an_oracle_names_the_temperature_of_the_reported_set(world: Layout):
+    found = explained(world, "metrics.csv", "zs", "0", "id_test", "oracle", "ece")
     first, last = found["numbers"]
     assert found["recomputed"] == pytest.approx(first["value"], abs=2e-6)
-    assert (last["dataset"], last["value"], last["recomputed"]) == ("id_val", None, None)
-    assert last["fingerprint"] == read_set(world.data, "id_val").fingerprint
+    assert (last["dataset"], last["metric"]) == ("id_test", "temperature")
+    assert last["value"] == pytest.approx(last["recomputed"], abs=2e-6)
 
 
 def test_every_number_of_a_run_comes_out_again(world: Layout):
     recompute = recompute_from_predictions(world, load_evaluation(world))
-    for file in ("metrics.csv", "posthoc.csv"):
-        table = pd.read_csv(world.evaluation("zs", 0) / file)
-        table = table[table["dataset"].isin(["id_val", "id_test", "ood"])]
-        heavy = table["metric"].isin(["ece_p_value", "ece_noise_floor"])
-        table = table[~heavy | (table["dataset"] == "id_test")]
-        assert len(table) > 40
-        for row in table.itertuples():
-            key = MetricKey("zs", 0, row.dataset, row.calibration, row.metric)
-            assert recompute(key) == pytest.approx(row.value, abs=1e-6), key
+    table = pd.read_csv(world.evaluation("zs", 0) / "metrics.csv")
+    table = table[table["dataset"].isin(["id_val", "id_test", "ood"])]
+    heavy = table["metric"].isin(["ece_p_value", "ece_noise_floor"])
+    table = table[~heavy | (table["dataset"] == "id_test")]
+    assert set(table["calibration"]) == set(CALIBRATION_NAMES)
+    for row in table.itertuples():
+        key = MetricKey("zs", 0, row.dataset, row.calibration, row.metric)
+        assert recompute(key) == pytest.approx(row.value, abs=1e-6, nan_ok=True), key
 
 
 @pytest.mark.parametrize(

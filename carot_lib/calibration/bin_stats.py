@@ -20,7 +20,7 @@ from carot_lib.calibration.scores import (
 
 FIXED_POINT = 2**40  # one unit of confidence
 MAX_BIN_COUNT = 2**23  # samples in a bin from which on their confidences may overflow int64
-MIN_BIN_COUNT = 30  # samples in a bin below which a normal approximation is too coarse
+MIN_BIN_COUNT = 30  # samples in a bin below which its gap is mostly noise, and not yet normal
 MAX_DRAWS = 2**20  # draws of the null distribution at a time: bounds the memory
 
 
@@ -138,21 +138,28 @@ class BinStats:
     def ece(self) -> float:
         """Expected calibration error, in [0, 1]: mean gap of a bin, weighted by its samples.
 
-        Source: Naeini et al. 2015; Guo et al. 2017, Eq. 3; CaRot, Eq. 3.
+        Source: Naeini et al. 2015; Guo et al. 2017, Eq. 3; CaRot, Section 2.1.
         """
         return float(np.abs(self._gaps()).sum() / self._nonzero_n())
 
     def mce(self) -> float:
-        """Maximum calibration error: the largest gap of a bin, in [ECE, 1].
+        """Maximum calibration error: the largest gap of a bin, in [0, 1].
+
+        Only bins of at least MIN_BIN_COUNT samples count, as the gap of fewer is mostly noise; NaN
+        if there is none.
 
         Source: Naeini et al. 2015; Guo et al. 2017, Eq. 5.
         """
-        return float(np.nanmax(np.abs(self.accuracy - self.confidence)))
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.fmax.reduce(np.where(self.count >= MIN_BIN_COUNT, gaps, np.nan)))
 
-    def ece_debiased(self) -> float:
-        """Root of the squared calibration error without its upward bias, in [0, 1].
+    def rmsce_debiased(self) -> float:
+        """Root mean squared calibration error, debiased, in [0, 1].
 
-        0 where the unbiased square is negative. Bins of one sample cannot be corrected and count 0.
+        The mean of the squared gaps of the bins, weighted by their samples, has an upward bias,
+        which is subtracted before the root is taken; 0 if less than nothing is left. Bins of one
+        sample cannot be corrected and count 0. Not an ECE, which is a mean of absolute gaps and at
+        most as large as the root before the correction.
 
         Source: Kumar et al. 2019, "Verified Uncertainty Calibration", Definition 6.1.
         """

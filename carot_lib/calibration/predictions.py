@@ -23,32 +23,6 @@ UNREADABLE = (KeyError, OSError, EOFError, IndexError, TypeError, ValueError, zi
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """Confidences of a classifier on a set, before or after a calibration.
-
-    Attributes:
-        confidences: confidence of each prediction, in [0, 1].
-        correct: whether the predicted class is the label.
-        logits: logits over the target classes, whose softmax gave the confidences; None if only the
-            confidence was calibrated, so that there is neither an NLL nor a Brier score.
-    """
-
-    confidences: Float[np.ndarray, " samples"]
-    correct: Bool[np.ndarray, " samples"]
-    logits: Float[np.ndarray, "samples target_classes"] | None = None
-
-    @classmethod
-    def from_logits(
-        cls,
-        logits: Float[np.ndarray, "samples target_classes"],
-        labels: Int[np.ndarray, " samples"],
-    ) -> "Calibrated":
-        """Largest softmax probability of each sample, in float64; ties go to the lower class."""
-        logits = logits.astype(np.float64, copy=False)
-        return cls(*top_confidences(logits, labels), logits)
-
-
-@dataclass(frozen=True)
 class Predictions:
     """Logits of one classifier on one set of images, and its labels.
 
@@ -83,21 +57,16 @@ class Predictions:
         """Logits over the target classes, from which all metrics are computed."""
         return self.label_space.project(self.class_logits)
 
-    def calibrated(self, temperature: float = 1.0) -> Calibrated:
-        """Confidences of the logits divided by a temperature; 1 leaves them as they are.
+    def confidences(
+        self, temperature: float = 1.0
+    ) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
+        """Confidence of each prediction, of logits divided by a temperature, and if it is correct.
 
         Raises:
             ValueError: the temperature is not positive and finite.
         """
         temperature = check_temperature(temperature)
-        return Calibrated.from_logits(self.logits.astype(np.float64) / temperature, self.labels)
-
-    def confidences(
-        self, temperature: float = 1.0
-    ) -> tuple[Float[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
-        """Confidence of each prediction and whether it is correct; raises as `calibrated`."""
-        calibrated = self.calibrated(temperature)
-        return calibrated.confidences, calibrated.correct
+        return top_confidences(self.logits.astype(np.float64) / temperature, self.labels)
 
     def save(self, path: Path) -> None:
         """Write a .npz file atomically, with float32 logits and int64 labels.

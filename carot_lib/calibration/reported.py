@@ -1,15 +1,10 @@
-"""The metrics and calibrations that are reported of each run on each set, by name."""
+"""The metrics and temperatures that are reported of each run on each set, by name."""
+
+import numpy as np
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.calibration.calibrators import (
-    Calibrator,
-    HistogramBinning,
-    Isotonic,
-    Temperature,
-    VectorScaling,
-)
 from carot_lib.calibration.metrics import aurc, brier, ece_batch_mean, nll
-from carot_lib.calibration.predictions import Calibrated, Predictions
+from carot_lib.calibration.predictions import Predictions
 from carot_lib.calibration.temperature import (
     TemperatureChoice,
     select_temperature,
@@ -17,30 +12,31 @@ from carot_lib.calibration.temperature import (
 )
 from carot_lib.evaluation import EvaluationParams
 
-CALIBRATIONS = ("temperature", "temperature_nll", "vector", "histogram", "isotonic")
+CHOSEN = ("temperature", "temperature_nll")  # calibrations chosen on the validation set
 
 
 def measure(
-    calibrated: Calibrated, predictions: Predictions, params: EvaluationParams
+    predictions: Predictions, temperature: float, params: EvaluationParams
 ) -> dict[str, float]:
-    """Every metric of one run on one set; those of logits only where the calibration keeps them."""
-    n_bins = params.n_bins
-    stats = BinStats.from_confidences(calibrated.confidences, calibrated.correct, n_bins)
-    values = {
+    """Every metric of one run on one set, its logits divided by a temperature."""
+    n_bins, labels = params.n_bins, predictions.labels
+    logits = predictions.logits.astype(np.float64) / temperature
+    stats = BinStats.from_logits(logits, labels, n_bins)
+    size = params.batch_mean_size
+    return {
         "accuracy": stats.mean_accuracy(),
         "ece": stats.ece(),
-        "ece_debiased": stats.ece_debiased(),
+        "rmsce_debiased": stats.rmsce_debiased(),
         "ece_noise_floor": stats.noise_floor(),
         "ece_p_value": stats.p_value(params.bootstrap.seed),
         "mce": stats.mce(),
         "signed_gap": stats.signed_gap(),
         "mean_confidence": stats.mean_confidence(),
+        "ece_batch_mean": ece_batch_mean(logits, labels, batch_size=size, n_bins=n_bins),
+        "nll": nll(logits, labels),
+        "brier": brier(logits, labels),
+        "aurc": aurc(logits, labels),
     }
-    if calibrated.logits is not None:
-        both, size = (calibrated.logits, predictions.labels), params.batch_mean_size
-        values["ece_batch_mean"] = ece_batch_mean(*both, batch_size=size, n_bins=n_bins)
-        values |= {"nll": nll(*both), "brier": brier(*both), "aurc": aurc(*both)}
-    return values
 
 
 def choose_temperature(predictions: Predictions, params: EvaluationParams) -> TemperatureChoice:
@@ -49,28 +45,22 @@ def choose_temperature(predictions: Predictions, params: EvaluationParams) -> Te
     return select_temperature(predictions.logits, predictions.labels, **grid, n_bins=params.n_bins)
 
 
-def fit_calibrator(
-    calibration: str, predictions: Predictions, params: EvaluationParams
-) -> Calibrator:
-    """Fit one of `CALIBRATIONS` on a set.
+def temperature_of(calibration: str, predictions: Predictions, params: EvaluationParams) -> float:
+    """The temperature of a calibration, chosen on a set.
 
-    `temperature` is the paper's, chosen by ECE, `temperature_nll` that of Guo et al. 2017, chosen
-    by NLL.
+    It is 1 for `none`, that of least ECE for `temperature` (the paper's) and `oracle`, and that of
+    least NLL for `temperature_nll` (Guo et al. 2017). The oracle's set is the reported one itself.
 
     Raises:
         ValueError: there is no such calibration.
     """
     match calibration:
-        case "temperature":
-            return Temperature(choose_temperature(predictions, params).temperature)
+        case "none":
+            return 1.0
+        case "temperature" | "oracle":
+            return choose_temperature(predictions, params).temperature
         case "temperature_nll":
             low, high = params.temperature.low, params.temperature.high
-            logits, labels = predictions.logits, predictions.labels
-            return Temperature(temperature_of_least_nll(logits, labels, low, high))
-        case "vector":
-            return VectorScaling.fit(predictions)
-        case "histogram":
-            return HistogramBinning.fit(predictions, params.n_bins)
-        case "isotonic":
-            return Isotonic.fit(predictions)
-    raise ValueError(f"no calibration {calibration!r}; there are: {', '.join(CALIBRATIONS)}")
+            return temperature_of_least_nll(predictions.logits, predictions.labels, low, high)
+    known = ", ".join(("none", *CHOSEN, "oracle"))
+    raise ValueError(f"no calibration {calibration!r}; there are: {known}")

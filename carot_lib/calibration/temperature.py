@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 from threadpoolctl import threadpool_limits
 
@@ -24,12 +23,9 @@ from carot_lib.calibration.scores import (
     check_temperature,
     read_logits,
 )
+from carot_lib.calibration.softmax import interpolation, log_sums, nodes_between
 
-NODES_PER_OCTAVE = 8  # nodes of the interpolation between a temperature and its double
-MARGIN_NODES = 4  # nodes outside the range at either end, where a spline is least exact
-DEGREE = 7  # of the spline; 2e-6 off in the confidence of the worst logits tried
 RECHECK_MARGIN = 2e-5  # interpolated ECEs this near the least one are recomputed
-TINY = 2e-19  # its square is a normal number in single precision; others are slow
 ROWS = 64  # of logits at a time: 1,000 classes of them stay in the cache
 TASK = 1024  # rows that a thread takes at once
 
@@ -154,15 +150,9 @@ def direct_ece(logits: Array, labels: Array, temperature: float, n_bins: int) ->
 def sweep(
     logits: np.ndarray, labels: np.ndarray, temperatures: Float[np.ndarray, " grid"], n_bins: int
 ) -> Float[np.ndarray, " grid"]:
-    """ECE at every temperature of an increasing grid, by interpolation.
-
-    With d the distance of each logit to the largest, the confidence at temperature T is exp(-g),
-    g = log sum exp(-d / T): a smooth function of log T. It is computed at nodes that are evenly
-    spaced in log T and interpolated to the whole grid by one small matrix product. Half the
-    temperature squares every exp(-d / T), so one octave of exponentials gives all others. The
-    predicted class never changes, so correctness is computed once.
-    """
-    nodes, to_grid = _plan(temperatures)
+    """ECE at every temperature of an increasing grid: see `carot_lib.calibration.softmax`."""
+    nodes = nodes_between(temperatures[0], temperatures[-1])
+    to_grid = interpolation(nodes, temperatures)
     first = np.arange(len(temperatures)) * n_bins
 
     def task(start: int) -> np.ndarray:
@@ -170,7 +160,7 @@ def sweep(
         rows = slice(start, start + TASK)
         for distance, truth in _distances(logits[rows], labels[rows]):
             correct = distance.argmin(axis=1) == truth
-            g = np.maximum(_log_sums(distance, nodes) @ to_grid, 0)
+            g = np.maximum(log_sums(distance, nodes) @ to_grid, 0)
             confidences = np.exp(-g)
             cells = (first + bin_of(confidences, n_bins)).ravel()
             weights = (confidences - correct[:, None]).ravel()
@@ -182,32 +172,6 @@ def sweep(
         parts = pool.map(task, range(0, len(labels), TASK))  # in order: the sums repeat bit by bit
         gaps = np.sum(list(parts), axis=0)
     return np.abs(gaps.reshape(-1, n_bins)).sum(axis=1) / len(labels)
-
-
-def _plan(temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nodes, hottest first, and the matrix [nodes, grid] that interpolates values there."""
-    hottest, coldest = np.log2(temperatures[-1]), np.log2(temperatures[0])
-    steps = int(np.ceil((hottest - coldest) * NODES_PER_OCTAVE)) + 2 * MARGIN_NODES
-    nodes = hottest + (MARGIN_NODES - np.arange(steps + 1)) / NODES_PER_OCTAVE
-    spline = make_interp_spline(nodes[::-1], np.eye(len(nodes))[::-1], k=DEGREE)
-    return 2.0**nodes, np.ascontiguousarray(spline(np.log2(temperatures)).T)
-
-
-def _log_sums(distance: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    """Log sum exp(-distance / T) of [rows, classes] at every node, [rows, nodes]."""
-    sums = np.empty((len(distance), len(nodes)))
-    ones = np.ones(distance.shape[1], distance.dtype)
-    tiny = np.asarray(TINY, distance.dtype)
-    for phase in range(NODES_PER_OCTAVE):
-        with np.errstate(over="ignore"):  # to -inf, which has no mass
-            mass = distance * np.asarray(-1 / nodes[phase], distance.dtype)
-        np.exp(mass, out=mass)
-        sums[:, phase] = mass @ ones
-        for node in range(phase + NODES_PER_OCTAVE, len(nodes), NODES_PER_OCTAVE):
-            mass += tiny
-            np.square(mass, out=mass)
-            sums[:, node] = mass @ ones
-    return np.log(sums)
 
 
 def _recompute_least(

@@ -11,18 +11,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from carot_lib.calibration.bootstrap import mean_over_sets
-from carot_lib.calibration.calibrators import Calibrator
 from carot_lib.calibration.predictions import Predictions
-from carot_lib.calibration.reported import fit_calibrator, measure
-from carot_lib.evaluation import TABLE1_COLUMNS, VALIDATION, EvaluationParams
+from carot_lib.calibration.reported import measure, temperature_of
+from carot_lib.evaluation import COLUMNS, VALIDATION, EvaluationParams
 from carot_lib.layout import Layout
-from carot_lib.report.claims import CLAIMS, Statistic
+from carot_lib.report.claims import paper_claims
+from carot_lib.report.inference import Statistic
 from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.tables import TABLES
 
 
 class MetricKey(NamedTuple):
-    """Key of one number in metrics.csv and posthoc.csv."""
+    """Key of one number in metrics.csv."""
 
     run: str
     seed: int
@@ -40,7 +40,6 @@ class MetricKey(NamedTuple):
 ROW_KEYS = {  # by table: the columns that name a row
     **{name: (table.key,) for name, table in TABLES.items()},
     "metrics": MetricKey._fields,
-    "posthoc": MetricKey._fields,
     "replication": ("claim", "part"),
     "differences": ("run", "dataset", "metric", "calibration"),
 }
@@ -59,9 +58,10 @@ class Cell:
     seed: int | None  # training seed it belongs to; None for a mean over all
 
     def value(self, lookup: Callable[[MetricKey], float], seeds: Sequence[int]) -> float:
-        """The number, computed from those of runs, of which means over the seeds are taken."""
-        return float(
-            self.compute(lambda run, *key: fmean(lookup(MetricKey(run, s, *key)) for s in seeds))
+        """The number, computed from those of runs for each seed; the mean over the seeds."""
+        return fmean(
+            float(self.compute(lambda run, *key, s=s: lookup(MetricKey(run, s, *key))))
+            for s in seeds
         )
 
     def keys(self, seeds: Sequence[int]) -> list[MetricKey]:
@@ -91,7 +91,7 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     table = pd.read_csv(path, dtype=str)
     if missing := [key for key in keys if key not in table]:
         raise ValueError(f"{path}: no column {missing[0]!r}: run stage `tables` again")
-    columns = list(table)[len(keys) :] if path.stem in TABLES else ["value"]
+    columns = [name for name in table if name in COLUMNS] if path.stem in TABLES else ["value"]
     for key in keys:
         known = list(dict.fromkeys(table[key]))
         table = table[table[key] == _next(remaining, known, path, key)]
@@ -103,43 +103,36 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     low, high = (float(record.get(end, "nan")) for end in ("low", "high"))
     interval = None if math.isnan(low) else (low, high)
     seed = int(row["seed"]) if "seed" in row else None
-    return Cell(row, column, printed, interval, *_source(path.stem, row, column), seed)
+    return Cell(row, column, printed, interval, *_source(path, row, column), seed)
 
 
 def recompute_from_predictions(
     layout: Layout, params: EvaluationParams
 ) -> Callable[[MetricKey], float]:
-    """A function that computes numbers of metrics.csv and posthoc.csv again, not rounded.
+    """A function that computes numbers of metrics.csv again, not rounded.
 
-    It reads saved predictions alone, remembers what it has fitted and measured, and raises
-    FileNotFoundError, naming the stage to run, where predictions are missing. The temperature of a
-    calibration that has none is NaN.
+    It reads saved predictions alone, remembers what it has chosen and measured, and raises
+    FileNotFoundError, naming the stage to run, where predictions are missing.
     """
 
     def load(key: MetricKey) -> Predictions:
         return Predictions.load(layout.predictions(key.run, key.seed, key.dataset))
 
     @cache
-    def calibrator(fitted: MetricKey) -> Calibrator:
-        name = "temperature" if fitted.calibration == "oracle" else fitted.calibration
-        return fit_calibrator(name, load(fitted), params)
+    def temperature(fitted: MetricKey) -> float:
+        return temperature_of(fitted.calibration, load(fitted), params)
 
     @cache
     def metrics(key: MetricKey) -> dict[str, float]:
-        predictions = load(key)
-        plain = key.calibration == "none"
-        made = predictions.calibrated() if plain else calibrator(key.fitted).apply(predictions)
-        return measure(made, predictions, params)
+        divisor = 1.0 if key.calibration == "none" else temperature(key.fitted)
+        return measure(load(key), divisor, params)
 
     def value(key: MetricKey) -> float:
         if key.dataset == "ood":
             of_sets = [{key.metric: value(key._replace(dataset=name))} for name in params.ood]
             return mean_over_sets(of_sets)[key.metric]
         if key.metric == "temperature":
-            return getattr(calibrator(key.fitted), "temperature", math.nan)
-        if key.metric == "ece_difference":
-            after = key._replace(metric="ece")
-            return value(after) - value(after._replace(calibration="none"))
+            return temperature(key.fitted)
         return metrics(key._replace(metric=""))[key.metric]
 
     return value
@@ -160,16 +153,19 @@ def _next(remaining: list[str], known: Sequence[str], path: Path, what: str) -> 
     return word
 
 
-def _source(table: str, row: dict[str, str], column: str) -> tuple[str, Statistic]:
+def _source(path: Path, row: dict[str, str], column: str) -> tuple[str, Statistic]:
     """What a number is, and how it is computed from the metrics of runs."""
-    if table == "replication":
-        parts = {(c.number, part.statistic): (c, part) for c in CLAIMS for part in c.parts}
+    table = path.stem
+    if table == "replication":  # one claim has a part for each of the profile's shifted sets
+        metrics = pd.read_csv(path.with_name("metrics.csv"), usecols=["dataset"])
+        claims = paper_claims(metrics["dataset"].unique().tolist())
+        parts = {(c.number, part.statistic): (c, part) for c in claims for part in c.parts}
         if (row["claim"], row["part"]) not in parts:
             raise ValueError(f"claim {row['claim']} has other parts today: run stage `tables`")
         claim, part = parts[row["claim"], row["part"]]
         return f"{part.statistic} (claim {claim.number}: {claim.text})", part.compute
     if table in TABLES:
-        run, key = TABLES[table].runs[row[TABLES[table].key]], TABLE1_COLUMNS[column]
+        run, key = TABLES[table].runs[row[TABLES[table].key]], COLUMNS[column]
     else:
         run, key = row["run"], (row["dataset"], row["calibration"], row["metric"])
     meaning = "{2} on {0}, calibration {1}: ".format(*key) + RUN_NAMES.get(run, run)

@@ -60,12 +60,11 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: no table of results/<profile>/tables/")
     layout = Layout(folder.parents[2], folder.parent.name)
     path = layout.tables / path.name
-    source = "posthoc.csv" if path.stem == "posthoc" else "metrics.csv"
-    long_table = pd.read_csv(layout.tables / source).set_index(list(MetricKey._fields))
+    long_table = pd.read_csv(layout.tables / "metrics.csv").set_index(list(MetricKey._fields))
     seeds = [cell.seed] if cell.seed is not None else long_table.index.unique("seed").tolist()
     used = cell.keys(seeds)
     if missing := [key for key in used if key not in long_table.index]:
-        raise ValueError(f"{source} has no {' '.join(map(str, missing[0]))}: run stage `tables`")
+        raise ValueError(f"metrics.csv has no {' '.join(map(str, missing[0]))}: run stage `tables`")
     with pipeline(layout) as index:
         stages = stages_behind(index, layout, path, used)
         changed = {stage.name: changes(stage) for stage in stages}

@@ -25,9 +25,6 @@ CALIBRATION_NAMES = {
     "none": "none",
     "temperature": "temperature, by ECE",
     "temperature_nll": "temperature, by NLL",
-    "vector": "vector scaling",
-    "histogram": "histogram binning",
-    "isotonic": "isotonic regression",
     "oracle": "oracle temperature",
 }
 _DATASET_NAMES = {

@@ -175,33 +175,6 @@ def shift_profiles(tables: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> F
     return _finish(figure, grid=False)
 
 
-def calibrator_rows(
-    tables: Mapping[str, pd.DataFrame],
-    runs: Sequence[str],
-    calibrations: Mapping[str, str],
-) -> Figure:
-    """ECE of each run after each calibration, one row per calibration, with intervals.
-
-    Args:
-        tables: by the title of the panel; columns run, calibration, value, low, high.
-        runs: runs to draw, in this order.
-        calibrations: names of the rows, from top to bottom; the last row is set apart as a bound
-            that is chosen on the reported set.
-    """
-    figure, axes = plt.subplots(1, len(tables), figsize=(PAGE_WIDTH, 4), sharey=True, squeeze=False)
-    last = len(calibrations) - 1
-    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        _points(ax, table, runs, "calibration", list(calibrations), True, linestyle="none")
-        ax.axhspan(last - 0.5, last + 0.5, color="#F1F1F1", zorder=0)
-        note = {"ha": "right", "va": "center", "size": 7, "color": GREY}
-        note |= {"transform": ax.get_yaxis_transform()}
-        ax.text(0.98, last, "chosen on the\nreported set", **note)
-        ax.set_yticks(range(len(calibrations)), calibrations.values())
-        ax.set(title=title, xlabel="ECE", ylabel="", xlim=(0, None), ylim=(last + 0.5, -0.5))
-        ax.grid(axis="x")
-    return _finish(figure, grid=False)
-
-
 def wise_ft_curves(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Accuracy under shift against accuracy in distribution, and ECE against alpha.
 

@@ -3,13 +3,14 @@
 Reads predictions/<profile>/<run>/seed<seed>/ and writes evaluations/<profile>/<run>/seed<seed>/:
 
 - temperature.json and temperature_curve.csv: the temperature with the least ECE on the ID
-  validation set, as in the paper (Section A.1)
-- metrics.csv: every metric on every set without and with that temperature, with intervals. On the
-  validation set, which chose it, only the temperature itself is reported.
-- posthoc.csv: the same after other calibrators, all fitted on the ID validation set. The exception
-  is `oracle`: for each set the temperature that is best on that set itself. It is no result; it
-  shows how much of an error one temperature could remove.
-- replicates.npz: bootstrap replicates for paired comparisons of rows.
+  validation set, as in the paper (Section A.1), and that with the least NLL
+- metrics.csv: every metric on every set by calibration: `none`, `temperature` (least ECE) and
+  `temperature_nll`, both with intervals, and `oracle`: for each set the temperature that is best on
+  that set itself. It is no result; it shows how much of an error one temperature could remove. On
+  the validation set, which chose them, only the temperatures themselves are reported.
+- replicates.npz: bootstrap replicates for paired comparisons of rows, with both temperatures chosen
+  anew in each. Keys `<set>|<calibration>|<metric>` hold them, `...|value` the estimate; not
+  rounded.
 
 Rows `ood` are means over the shifted sets. results/<profile>/runs/<run>-seed<seed>.json holds the
 numbers of Table 1; git keeps it, so `dvc metrics diff` and `dvc exp show` know those of every
@@ -24,21 +25,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from carot_lib.calibration.bootstrap import mean_over_sets, replicates, table_with_intervals
-from carot_lib.calibration.calibrators import Calibrator, Temperature
-from carot_lib.calibration.predictions import Predictions
-from carot_lib.calibration.reported import (
-    CALIBRATIONS,
-    choose_temperature,
-    fit_calibrator,
-    measure,
+from carot_lib.calibration.bootstrap import (
+    mean_over_sets,
+    replicates,
+    resampled_temperatures,
+    table_with_intervals,
 )
+from carot_lib.calibration.predictions import Predictions
+from carot_lib.calibration.reported import CHOSEN, choose_temperature, measure, temperature_of
 from carot_lib.evaluation import TABLE1_COLUMNS, EvaluationParams, load_evaluation
 from carot_lib.files import atomic_write, write_json, write_text
 from carot_lib.layout import VALIDATION, Layout
 
-PAIRED = ("accuracy", "ece")  # the metrics that rows are compared by
-PLAIN = ("none", "temperature")  # the calibrations of Table 1
+PAIRED = ("accuracy", "ece", "ece_batch_mean", "nll", "brier")  # what rows are compared by
 
 Numbers = dict[tuple[str, str], dict[str, Any]]  # metrics, or their replicates, by set, calibration
 
@@ -50,41 +49,46 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
         ValueError: a reported set holds the images that chose the temperature.
     """
     params, folder = load_evaluation(layout), layout.evaluation(run, seed)
+    bootstrap = params.bootstrap
     validation = Predictions.load(layout.predictions(run, seed, VALIDATION))
     chosen = choose_temperature(validation, params)
-    if chosen.at_bound:
-        bound = f"{chosen.temperature:g} is at the end of the range: a better one may lie beyond"
-        print(f"temperature of {run}, seed {seed}: {bound}", file=sys.stderr)
-    calibrators = {"temperature": Temperature(chosen.temperature)} | {
-        key: fit_calibrator(key, validation, params) for key in CALIBRATIONS if key != "temperature"
-    }
-    values: Numbers = {
-        (VALIDATION, key): {"temperature": one.temperature}
-        for key, one in calibrators.items()
-        if isinstance(one, Temperature)
-    }
-    resampled: Numbers = {}
+    by_nll = temperature_of("temperature_nll", validation, params)
+    at_bound = {"temperature": chosen.at_bound, "temperature_nll": is_bound(by_nll, params)}
+    temperatures = {"none": 1.0, "temperature": chosen.temperature, "temperature_nll": by_nll}
+    for key in CHOSEN:
+        if at_bound[key]:
+            bound = f"{temperatures[key]:g} is at the end of the range: a better one may lie beyond"
+            print(f"{key} of {run}, seed {seed}: {bound}", file=sys.stderr)
+    drawn = {"none": np.ones(bootstrap.resamples)} | resampled_temperatures(
+        validation, chosen, params.n_bins, bootstrap.resamples, bootstrap.seed
+    )
+    values: Numbers = {(VALIDATION, key): {"temperature": temperatures[key]} for key in CHOSEN}
+    resampled: Numbers = {(VALIDATION, key): {"temperature": drawn[key]} for key in CHOSEN}
+    values[VALIDATION, "none"] = measure(validation, 1.0, params)
+    again = resample(validation, {"none": drawn["none"]}, params)
+    resampled[VALIDATION, "none"] = again["none"]
     fingerprints = {VALIDATION: validation.fingerprint}
-    add_numbers(values, resampled, validation, {}, params)
     for name in params.reported:
         predictions = Predictions.load(layout.predictions(run, seed, name))
         fingerprints[name] = predictions.fingerprint
         if predictions.fingerprint == validation.fingerprint:
             images = f"the images of {VALIDATION}, on which the calibration was selected"
             raise ValueError(f"set {name} holds {images}: it cannot be reported there")
-        oracle = fit_calibrator("temperature", predictions, params)
-        add_numbers(values, resampled, predictions, calibrators | {"oracle": oracle}, params)
-        values[name, "oracle"]["temperature"] = oracle.temperature
-    for numbers, key in itertools.product((values, resampled), ("none", *calibrators, "oracle")):
-        numbers["ood", key] = mean_over_sets([numbers[name, key] for name in params.ood])
+        for key, temperature in temperatures.items():
+            values[name, key] = measure(predictions, temperature, params)
+        for key, numbers in resample(predictions, drawn, params).items():
+            resampled[name, key] = numbers
+        oracle = temperature_of("oracle", predictions, params)
+        values[name, "oracle"] = measure(predictions, oracle, params) | {"temperature": oracle}
+    for key in (*temperatures, "oracle"):
+        values["ood", key] = mean_over_sets([values[name, key] for name in params.ood])
+    for key in temperatures:
+        resampled["ood", key] = mean_over_sets([resampled[name, key] for name in params.ood])
 
-    table = table_with_intervals(values, resampled, params.bootstrap.level)
+    table = table_with_intervals(values, resampled, bootstrap.level)
     table.insert(0, "run", run)
     table.insert(1, "seed", seed)
-    of_table1 = table["calibration"].isin(PLAIN) & (table["metric"] != "ece_difference")
-    uncalibrated_validation = (table["dataset"] == VALIDATION) & (table["calibration"] == "none")
-    write_table(folder / "metrics.csv", table[of_table1])
-    write_table(folder / "posthoc.csv", table[~uncalibrated_validation])
+    write_table(folder / "metrics.csv", table)
     write_replicates(folder / "replicates.npz", values, resampled, params)
     curve = pd.DataFrame({"temperature": chosen.temperatures, "ece": chosen.values})
     write_table(folder / "temperature_curve.csv", curve)
@@ -97,6 +101,8 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
         "n_bins": params.n_bins,
         "ece_before": chosen.value_before,
         "ece_after": chosen.value_after,
+        "temperature_nll": by_nll,
+        "at_bound_nll": at_bound["temperature_nll"],
         "selected_on": {
             "dataset": validation.dataset,
             "fingerprint": validation.fingerprint,
@@ -112,24 +118,18 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
     write_json(layout.summary(run, seed), summary)
 
 
-def add_numbers(
-    values: Numbers,
-    resampled: Numbers,
-    predictions: Predictions,
-    calibrators: dict[str, Calibrator],
-    params: EvaluationParams,
-) -> None:
-    """Add the metrics of one set, and their replicates, without and with each calibrator."""
-    calibrated = {"none": predictions.calibrated()}
-    calibrated |= {key: one.apply(predictions) for key, one in calibrators.items()}
-    bootstrap, place = params.bootstrap, predictions.dataset
-    again = replicates(predictions, calibrated, params.n_bins, bootstrap.resamples, bootstrap.seed)
-    for key, one in calibrated.items():
-        values[place, key] = measure(one, predictions, params)
-        resampled[place, key] = again[key]
-        for numbers in (values, resampled):
-            change = numbers[place, key]["ece"] - numbers[place, "none"]["ece"]
-            numbers[place, key]["ece_difference"] = change
+def is_bound(temperature: float, params: EvaluationParams) -> bool:
+    """Whether a temperature is an end of the range of which it was chosen."""
+    ends = [params.temperature.low, params.temperature.high]
+    return bool(np.isclose(temperature, ends).any())
+
+
+def resample(
+    predictions: Predictions, temperatures: dict[str, np.ndarray], params: EvaluationParams
+) -> dict[str, dict[str, np.ndarray]]:
+    """Replicates of one set by calibration, at the temperatures of each resample."""
+    numbers = params.n_bins, params.batch_mean_size, params.bootstrap.seed
+    return replicates(predictions, temperatures, *numbers)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -140,12 +140,11 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def write_replicates(
     path: Path, values: Numbers, resampled: Numbers, params: EvaluationParams
 ) -> None:
-    """Write what rows are compared by, not rounded.
-
-    The replicates have keys `<set>|<calibration>|<metric>`, the values `...|value`.
-    """
+    """Write what rows are compared by, not rounded."""
+    kept = [(VALIDATION, key, "temperature") for key in CHOSEN]
+    kept += itertools.product(params.reported, ("none", *CHOSEN), PAIRED)
     arrays = {}
-    for name, key, metric in itertools.product(("id_test", *params.ood), PLAIN, PAIRED):
+    for name, key, metric in kept:
         place = f"{name}|{key}|{metric}"
         arrays[place] = resampled[name, key][metric]
         arrays[f"{place}|value"] = np.array(values[name, key][metric])

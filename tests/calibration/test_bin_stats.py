@@ -88,8 +88,10 @@ def test_errors_match_the_sums_by_hand():
     stats = BinStats.from_confidences(CONFIDENCES, CORRECT)
     # (.05 + .4 + 1.3 + .9) / 7 = 2.65 / 7
     assert stats.ece() == pytest.approx(2.65 / 7, abs=1e-11)
-    # largest of .05, .2, .65, .45
-    assert stats.mce() == pytest.approx(0.65, abs=1e-11)
+    # largest of .05, .2, .65, .45, once each bin has enough samples
+    assert np.isnan(stats.mce())
+    many = BinStats.from_confidences(*np.repeat([CONFIDENCES, CORRECT], MIN_BIN_COUNT, axis=1))
+    assert many.mce() == pytest.approx(0.65, abs=1e-11)
     # confidences sum to 3.25, 4 of 7 are right: -.75 / 7
     assert stats.mean_confidence() == pytest.approx(3.25 / 7, abs=1e-11)
     assert stats.mean_accuracy() == pytest.approx(4 / 7)
@@ -100,13 +102,24 @@ def test_errors_match_the_sums_by_hand():
     assert BinStats.from_confidences([0.8, 0.9], [1, 0], 10).ece() == pytest.approx(0.55)
 
 
+def test_the_maximum_error_passes_over_a_bin_of_too_few_samples():
+    # 29 of .95, all wrong, do not count; 30 of .65, 15 right: .65 - .5 = .15; one more wrong of
+    # .95, and its gap counts
+    few, enough = [0.95] * (MIN_BIN_COUNT - 1), [0.65] * MIN_BIN_COUNT
+    correct = [False] * len(few) + [True, False] * (MIN_BIN_COUNT // 2)
+    stats = BinStats.from_confidences(few + enough, correct)
+    assert stats.mce() == pytest.approx(0.15, abs=1e-11)
+    more = stats + BinStats.from_confidences([0.95], [False])
+    assert more.mce() == pytest.approx(0.95, abs=1e-11)
+
+
 def test_debiasing_subtracts_each_bins_binomial_variance():
     # 4 of .9, 2 right: (.4 ** 2 - .25 / 3) = .076667; the single sample at .2 counts 0:
     # sqrt(4 * .076667 / 5) = sqrt(.061333).
     stats = BinStats.from_confidences([0.9, 0.9, 0.9, 0.9, 0.2], [1, 1, 0, 0, 1])
-    assert stats.ece_debiased() == pytest.approx((4 * (0.16 - 0.25 / 3) / 5) ** 0.5, abs=1e-10)
+    assert stats.rmsce_debiased() == pytest.approx((4 * (0.16 - 0.25 / 3) / 5) ** 0.5, abs=1e-10)
     # accuracy .5 at confidence .5: 0 - .25 / 3 < 0 counts 0
-    assert BinStats.from_confidences([0.5] * 4, [1, 1, 0, 0]).ece_debiased() == 0.0
+    assert BinStats.from_confidences([0.5] * 4, [1, 1, 0, 0]).rmsce_debiased() == 0.0
 
 
 def test_noise_floor_is_the_mean_absolute_normal():
@@ -192,7 +205,7 @@ def test_equal_states_are_equal_and_others_are_not():
 @pytest.mark.parametrize(
     "number",
     [
-        *("mean_accuracy", "mean_confidence", "signed_gap", "ece", "mce", "ece_debiased"),
+        *("mean_accuracy", "mean_confidence", "signed_gap", "ece", "mce", "rmsce_debiased"),
         *("noise_floor", "p_value", "consistency", "accuracy", "confidence"),
     ],
 )
@@ -216,15 +229,16 @@ def test_adding_is_associative_commutative_and_has_a_neutral_element(three, n_bi
 
 @given(samples, bin_counts)
 def test_errors_are_ordered_between_zero_and_one(pairs, n_bins):
-    stats = stats_of(pairs, n_bins)
+    stats = stats_of(pairs * MIN_BIN_COUNT, n_bins)  # every bin has enough samples for the MCE
     assert abs(stats.signed_gap()) - 1e-12 <= stats.ece() <= stats.mce() + 1e-12
     assert stats.mce() <= 1
-    assert 0 <= stats.ece_debiased() <= stats.mce() + 1e-12
+    assert 0 <= stats.rmsce_debiased() <= stats.mce() + 1e-12
+    assert 0 <= stats_of(pairs, n_bins).rmsce_debiased() <= 1
 
 
 @given(samples)
 def test_with_one_bin_all_errors_are_the_gap_of_the_means(pairs):
-    stats = stats_of(pairs, 1)
+    stats = stats_of(pairs * MIN_BIN_COUNT, 1)
     gap = abs(stats.signed_gap())
     assert (stats.ece(), stats.mce()) == pytest.approx((gap, gap), abs=1e-12)
 

@@ -23,7 +23,7 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
-from carot_lib.calibration.bin_stats import BinStats
+from carot_lib.calibration.bin_stats import MIN_BIN_COUNT, BinStats, bin_of
 from carot_lib.calibration.metrics import brier, ece, ece_batch_mean, nll
 
 NORMS = pytest.mark.parametrize(("norm", "name"), [("l1", "ece"), ("max", "mce")])
@@ -61,6 +61,12 @@ def stats_of(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> B
     return BinStats.from_confidences(probabilities.max(axis=1), correct, bins)
 
 
+def in_large_bins(confidences: np.ndarray, bins: int) -> np.ndarray:
+    """Which lie in a bin that our maximum error counts; the peers' count all."""
+    of_each = bin_of(confidences, bins)
+    return np.bincount(of_each)[of_each] >= MIN_BIN_COUNT
+
+
 @pytest.fixture(scope="module")
 def netcal(netcal_metrics) -> Callable:
     """One of netcal's metrics by name."""
@@ -90,12 +96,12 @@ def test_every_number_agrees_with_every_peer(
 ):
     probabilities, labels = sample(seed, classes)
     logits, every = np.log(probabilities), range(classes)
-    stats = stats_of(probabilities, labels, bins)
+    stats, large = stats_of(probabilities, labels, bins), in_large_bins(probabilities.max(1), bins)
     ours = [*[stats.ece()] * 2, stats.mce(), nll(logits, labels), brier(logits, labels)]
     theirs = [
         netcal("ECE", probabilities, labels, bins),
         uncertainty_calibration.get_ece(probabilities, labels, num_bins=bins),
-        netcal("MCE", probabilities, labels, bins),
+        netcal("MCE", probabilities[large], labels[large], bins),
         log_loss(labels, probabilities, labels=every),
         brier_score_loss(labels, probabilities, labels=every, scale_by_half=False),
     ]
@@ -122,8 +128,9 @@ def test_ece_agrees_with_netcal_on_few_samples_and_tied_confidences(netcal, coun
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_errors_of_logits_agree_with_torchmetrics(norm, name, bins):
     probabilities, labels = sample(6, 6, n=3000)
-    below = probabilities.max(axis=1) < 1
-    logits, labels = np.log(probabilities[below]), labels[below]
+    confidences = probabilities.max(axis=1)
+    kept = (confidences < 1) & in_large_bins(confidences, bins)
+    logits, labels = np.log(probabilities[kept]), labels[kept]
     theirs = multiclass_calibration_error(
         torch.tensor(logits), torch.tensor(labels), num_classes=6, n_bins=bins, norm=norm
     )
@@ -138,7 +145,8 @@ def test_errors_of_confidences_agree_with_torchmetrics_off_the_edges(norm, name,
     inside = off_the_edges(confidences, 10)  # it rounds to float32, and its bins are left-closed
     if not inside.any():
         return
-    confidences, correct = confidences[inside], correct[inside]
+    # repeated, so that every bin is large enough for our maximum error
+    confidences, correct = (np.repeat(x[inside], MIN_BIN_COUNT) for x in (confidences, correct))
     theirs = binary_calibration_error(
         torch.tensor(confidences), torch.tensor(correct), n_bins=10, norm=norm
     )
@@ -171,7 +179,7 @@ def test_errors_agree_with_uncertainty_calibration_on_every_edge_and_tie(
     options = {"p": 2, "debias": True, "num_bins": bins, "binning_scheme": scheme}
     theirs = uncertainty_calibration.lower_bound_scaling_ce(confidences, correct, **options)
     # squares, as a root near 0 turns a rounding of 1e-16 into 1e-8
-    assert ours.ece_debiased() ** 2 == pytest.approx(theirs**2, abs=1e-9)
+    assert ours.rmsce_debiased() ** 2 == pytest.approx(theirs**2, abs=1e-9)
 
 
 # Where we agree: scikit-learn
@@ -287,7 +295,7 @@ def test_uncertainty_calibration_cannot_debias_a_bin_of_one_sample(uncertainty_c
     confidences, correct = np.array([0.35, 0.95, 0.95, 0.95, 0.95]), np.array([1, 1, 1, 0, 0])
     with pytest.raises(ValueError, match="at least 2 points"):
         uncertainty_calibration.get_ece(confidences, correct, debias=True, num_bins=10)
-    ours = BinStats.from_confidences(confidences, correct).ece_debiased()
+    ours = BinStats.from_confidences(confidences, correct).rmsce_debiased()
     assert ours == pytest.approx(0.095333**0.5, abs=1e-5)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from carot_lib.calibration.label_space import LabelSpace
-from carot_lib.calibration.predictions import Calibrated, Predictions, check_same_images
+from carot_lib.calibration.predictions import Predictions, check_same_images
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -216,18 +216,6 @@ def test_confidence_is_the_largest_probability_and_temperature_two_takes_square_
     confidences, correct = shorten().confidences(temperature=2.0)
     np.testing.assert_allclose(confidences, [0.5505, 0.75], atol=5e-5)
     assert correct.tolist() == [True, False]
-
-
-@given(LOGITS, st.floats(0.1, 20))
-def test_calibrated_logits_give_the_calibrated_confidences(logits: np.ndarray, temperature: float):
-    predictions = shorten(logits)
-    calibrated = predictions.calibrated(temperature)
-    np.testing.assert_allclose(calibrated.logits, logits.astype(float) / temperature)
-    again = Calibrated.from_logits(calibrated.logits, predictions.labels)
-    confidences, correct = predictions.confidences(temperature)
-    for one in (calibrated, again):
-        np.testing.assert_array_equal(one.confidences, confidences)
-        np.testing.assert_array_equal(one.correct, correct)
 
 
 def test_runs_on_other_images_are_refused_with_their_names_and_the_sets():

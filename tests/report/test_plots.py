@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from carot_lib.report.plots import (
     accuracy_ece_plane,
-    calibrator_rows,
     contact_sheet,
     heat_maps,
     shift_profiles,
@@ -169,41 +168,6 @@ def test_heat_maps_share_one_scale_and_name_rows_and_columns_at_the_edges():
     assert [label.get_text() for label in panels[1].get_yticklabels()] == ["cat", "dog"]
     assert panels[0].get_ylim() == (2, 0)  # the first image on top
     assert bar.get_ylim() == (-0.1, 1)
-
-
-def calibrated_runs() -> pd.DataFrame:
-    rows = [("zs", "oracle", 0.1, 0.08, 0.12), ("zs", "none", 0.2, 0.21, 0.3)]
-    rows += [("flyp_ls", "none", 0.4, 0.3, 0.5), ("flyp_ls", "oracle", 0.1, 0.0, 0.2)]
-    return pd.DataFrame(rows, columns=["run", "calibration", "value", "low", "high"])
-
-
-TITLES = {"none": "none", "oracle": "oracle temperature"}
-
-
-def test_rows_of_calibrations_have_each_runs_value_and_stored_interval_side_by_side():
-    figure = calibrator_rows({"ID test": calibrated_runs()}, ["zs", "flyp_ls"], TITLES)
-    (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "oracle temperature"]
-    zs, flyp = marked(ax)
-    # two runs, .1 apart, about rows 0 and 1
-    np.testing.assert_allclose(zs, [[0.2, -0.05], [0.1, 0.95]])
-    np.testing.assert_allclose(flyp, [[0.4, 0.05], [0.1, 1.05]])
-    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[0.21, -0.05], [0.3, -0.05]])
-    assert ax.lines[3].get_markerfacecolor() == "white"
-    assert legend(figure) == ["ZS", "FLYP w/ LS"]
-
-
-def test_the_oracle_is_set_apart_and_marked_as_chosen_on_the_reported_set():
-    (ax,) = calibrator_rows({"ID test": calibrated_runs()}, ["zs"], TITLES).axes
-    (band,) = ax.patches
-    assert (band.get_y(), band.get_height()) == pytest.approx((0.5, 1.0))
-    assert words(ax) == ["chosen on the\nreported set"]
-    assert ax.get_ylim() == pytest.approx((1.5, -0.5))  # the first row on top
-
-
-def test_a_run_without_one_of_the_calibrations_fails():
-    with pytest.raises(KeyError, match="oracle"):
-        calibrator_rows({"ID test": calibrated_runs().iloc[1:]}, ["zs"], TITLES)
 
 
 def test_wise_ft_curves_are_the_numbers_of_the_table():

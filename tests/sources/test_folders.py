@@ -117,7 +117,7 @@ def test_a_folder_val_is_the_validation_set(layout: Layout, top: Path):
     shutil.copytree(top / "test", top / "val")
     assert len(prepared(layout, "train").labels) == 900
     assert len(prepared(layout, "id_val").labels) == 300
-    # everything is selected on it, and one of the calibrators has a number for each class
+    # everything is selected on it
     for name in ("digit_two", "digit_nine"):
         shutil.rmtree(top / "val" / name)
     assert check_data(layout) == [
