@@ -148,7 +148,7 @@ def test_differences_are_from_carot(whole: Layout):
 def test_intervals_are_over_the_seeds(whole: Layout):
     lines = (whole.tables / "table1_intervals.md").read_text().splitlines()
     assert len(lines) == 2 + len(TABLE1_RUNS) + 2
-    value, low, high = map(float, re.findall(r"\d\.\d+", lines[2].split(" | ")[1]))
+    value, low, high = map(float, re.findall(r"-?\d\.\d+", lines[2].split(" | ")[1]))
     # seeds 0, 1, 5: standard error .001 * sqrt(7 / 3) = .00153, at least; t of two: 4.30
     assert value == pytest.approx(0.002)
     assert high - low == pytest.approx(2 * 4.3 * 0.00153, rel=0.25)
