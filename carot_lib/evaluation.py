@@ -2,7 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.schema import StrictParams, read_params
@@ -53,6 +61,14 @@ class BootstrapParams(StrictParams):
     seed: int
 
 
+class Margins(StrictParams):
+    """The least differences that the paper's words stand for."""
+
+    some: NonNegativeFloat  # any difference
+    large: PositiveFloat  # "remarkably", "largely", "significantly"
+    equivalent: PositiveFloat  # "no meaningful" difference: at most this one
+
+
 class EvaluationParams(StrictParams):
     """The branch `evaluation:` of a profile."""
 
@@ -61,7 +77,7 @@ class EvaluationParams(StrictParams):
     extra: list[str]  # sets reported by themselves
     temperature: TemperatureParams
     bootstrap: BootstrapParams
-    equivalence_margin: PositiveFloat  # largest difference that is "no meaningful improvement"
+    margins: Margins
     batch_mean_size: PositiveInt  # images per batch, for the public code's mean of batch ECEs
 
     @property

@@ -234,12 +234,3 @@ def test_tables_hold_every_calibration_of_every_row(all_runs: Layout):
     claims = pd.read_csv(all_runs.tables / "replication.csv")
     assert claims["value"].notna().all()
     assert len(pd.read_csv(all_runs.tables / "differences.csv")) == (len(RUNS) - 1) * 2 * 3
-
-
-def test_rows_on_other_images_are_refused_by_set_and_row(all_runs: Layout):
-    before = (all_runs.tables / "replication.csv").read_bytes()
-    save(all_runs, "flyp", "sketch", fingerprint="another draw")
-    evaluate(all_runs, "flyp", 0)
-    with pytest.raises(ValueError, match=r"set sketch .*zs, seed 0 .*flyp, seed 0 \(another"):
-        tables(all_runs)
-    assert (all_runs.tables / "replication.csv").read_bytes() == before

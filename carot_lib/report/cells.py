@@ -13,9 +13,10 @@ import pandas as pd
 from carot_lib.calibration.bootstrap import mean_over_sets
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.calibration.reported import measure, temperature_of
-from carot_lib.evaluation import TABLE1_COLUMNS, VALIDATION, EvaluationParams
+from carot_lib.evaluation import COLUMNS, VALIDATION, EvaluationParams
 from carot_lib.layout import Layout
-from carot_lib.report.claims import CLAIMS, Statistic
+from carot_lib.report.claims import paper_claims
+from carot_lib.report.inference import Statistic
 from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.tables import TABLES
 
@@ -57,9 +58,10 @@ class Cell:
     seed: int | None  # training seed it belongs to; None for a mean over all
 
     def value(self, lookup: Callable[[MetricKey], float], seeds: Sequence[int]) -> float:
-        """The number, computed from those of runs, of which means over the seeds are taken."""
-        return float(
-            self.compute(lambda run, *key: fmean(lookup(MetricKey(run, s, *key)) for s in seeds))
+        """The number, computed from those of runs for each seed; the mean over the seeds."""
+        return fmean(
+            float(self.compute(lambda run, *key, s=s: lookup(MetricKey(run, s, *key))))
+            for s in seeds
         )
 
     def keys(self, seeds: Sequence[int]) -> list[MetricKey]:
@@ -89,7 +91,7 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     table = pd.read_csv(path, dtype=str)
     if missing := [key for key in keys if key not in table]:
         raise ValueError(f"{path}: no column {missing[0]!r}: run stage `tables` again")
-    columns = list(table)[len(keys) :] if path.stem in TABLES else ["value"]
+    columns = [name for name in table if name in COLUMNS] if path.stem in TABLES else ["value"]
     for key in keys:
         known = list(dict.fromkeys(table[key]))
         table = table[table[key] == _next(remaining, known, path, key)]
@@ -101,7 +103,7 @@ def find_cell(path: Path, words: Sequence[str]) -> Cell:
     low, high = (float(record.get(end, "nan")) for end in ("low", "high"))
     interval = None if math.isnan(low) else (low, high)
     seed = int(row["seed"]) if "seed" in row else None
-    return Cell(row, column, printed, interval, *_source(path.stem, row, column), seed)
+    return Cell(row, column, printed, interval, *_source(path, row, column), seed)
 
 
 def recompute_from_predictions(
@@ -152,16 +154,19 @@ def _next(remaining: list[str], known: Sequence[str], path: Path, what: str) -> 
     return word
 
 
-def _source(table: str, row: dict[str, str], column: str) -> tuple[str, Statistic]:
+def _source(path: Path, row: dict[str, str], column: str) -> tuple[str, Statistic]:
     """What a number is, and how it is computed from the metrics of runs."""
-    if table == "replication":
-        parts = {(c.number, part.statistic): (c, part) for c in CLAIMS for part in c.parts}
+    table = path.stem
+    if table == "replication":  # one claim has a part for each of the profile's shifted sets
+        metrics = pd.read_csv(path.with_name("metrics.csv"), usecols=["dataset"])
+        claims = paper_claims(metrics["dataset"].unique().tolist())
+        parts = {(c.number, part.statistic): (c, part) for c in claims for part in c.parts}
         if (row["claim"], row["part"]) not in parts:
             raise ValueError(f"claim {row['claim']} has other parts today: run stage `tables`")
         claim, part = parts[row["claim"], row["part"]]
         return f"{part.statistic} (claim {claim.number}: {claim.text})", part.compute
     if table in TABLES:
-        run, key = TABLES[table].runs[row[TABLES[table].key]], TABLE1_COLUMNS[column]
+        run, key = TABLES[table].runs[row[TABLES[table].key]], COLUMNS[column]
     else:
         run, key = row["run"], (row["dataset"], row["calibration"], row["metric"])
     meaning = "{2} on {0}, calibration {1}: ".format(*key) + RUN_NAMES.get(run, run)

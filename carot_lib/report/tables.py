@@ -1,18 +1,18 @@
-"""Tables 1 and 2 from the long table of metrics: alone, against the paper's, and with intervals."""
+"""Tables 1 and 2 from the long table of metrics: alone, against the paper's, and with intervals.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
-from typing import NamedTuple
+A table has a column that names its rows, and numbers, which are means over the training seeds. With
+several seeds a column <name>_sd follows each: the standard deviation over them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from carot_lib.evaluation import TABLE1_COLUMNS
-
-# (run, dataset, calibration, metric) -> a number, or an array of its bootstrap replicates
-MetricLookup = Callable[[str, str, str, str], float | np.ndarray]
-Key = tuple[str, int, str, str]  # run, seed, dataset, calibration
+from carot_lib.evaluation import COLUMNS, TABLE1_COLUMNS
+from carot_lib.report.inference import Estimator
 
 TABLE1_RUNS = ("zs", "ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls", "carot")
 TABLE2_RUNS = {
@@ -31,9 +31,19 @@ class Table(NamedTuple):
     columns: Sequence[str]
 
 
+TEMPERATURES = ("temperature", "temperature_nll")
+APPENDIX = [
+    *TEMPERATURES,
+    *(
+        f"{dataset}_{quantity}"
+        for dataset in ("id", "ood")
+        for quantity in ("ece", "ece_batch_mean", "ece_ts", "ece_ts_nll", "nll", "brier")
+    ),
+]
 TABLES = {
     "table1": Table("run", {run: run for run in TABLE1_RUNS}, list(TABLE1_COLUMNS)),
     "table2": Table("ema_update", TABLE2_RUNS, ["id_acc", "ood_acc", "id_ece", "ood_ece"]),
+    "table1_appendix": Table("run", {run: run for run in TABLE1_RUNS}, APPENDIX),
 }
 ECES = ("id_ece", "ood_ece", "id_ece_ts", "ood_ece_ts")
 TITLES = {
@@ -46,60 +56,84 @@ TITLES = {
     "id_ece_ts": "ID ECE w/ TS",
     "ood_ece_ts": "OOD ECE w/ TS",
     "temperature": "T",
+    "temperature_nll": "T by NLL",
+    "id_ece_ts_nll": "ID ECE w/ TS by NLL",
+    "ood_ece_ts_nll": "OOD ECE w/ TS by NLL",
+    "id_ece_batch_mean": "ID ECE, mean of batches",
+    "ood_ece_batch_mean": "OOD ECE, mean of batches",
+    "id_nll": "ID NLL",
+    "ood_nll": "OOD NLL",
+    "id_brier": "ID Brier",
+    "ood_brier": "OOD Brier",
 }
 # +1: more is better, -1: less is; others have no best
-BETTER = {"id_acc": +1, "ood_acc": +1, **dict.fromkeys(ECES, -1)}
+BETTER = {
+    column: +1 if column.endswith("acc") else -1
+    for column in TITLES
+    if column.startswith(("id_", "ood_"))
+}
 KEY = ["run", "seed", "dataset", "calibration", "metric"]  # of the long tables
 LEGEND = (
-    "In brackets: {level:g} % bootstrap interval over test images, of one training; "
-    "resampling adds noise, so a value near its floor can lie below its interval. Floor: the "
-    "ECE that a perfectly calibrated model with the same confidences has on average. †: within "
-    "noise of the floor, for the test of perfect calibration does not reject at {alpha:g} %."
+    "In brackets: {level:g} % interval over {source}. Floor: the ECE that a perfectly calibrated "
+    "model with the same confidences has on average. †: within noise of the floor, for the test of "
+    "perfect calibration at {alpha:g} % {rejects}."
 )
-POSTHOC_LEGEND = (
-    "Change: from no calibration, on the same resampled images; within noise: its interval holds "
-    "zero. All calibrators are fitted on the ID validation set, but for the oracle, whose "
-    "temperature is the best on each reported set itself: no result, but it shows how much of an "
-    "error one temperature could remove."
+APPENDIX_LEGEND = (
+    "TS: temperature of least ECE on the ID validation set, as in the paper; TS by NLL: of least "
+    "NLL. Mean of batches: of the ECEs of batches of {size} images in the order of the classes, as "
+    "in the public code. ‡: at the end of the range that was searched{seeds}."
 )
-
-
-def mean_over_seeds(metrics: pd.DataFrame) -> MetricLookup:
-    """Look numbers up in the long table of metrics; each is the mean over all training seeds.
-
-    The function raises ValueError, naming the number, where that of any seed is missing.
-    """
-    numbers, seeds = metrics.set_index(KEY), metrics["seed"].unique().tolist()
-
-    def lookup(run: str, *key: str) -> float:
-        return float(np.mean([_number(numbers, run, seed, *key)["value"] for seed in seeds]))
-
-    return lookup
 
 
 def make_table(name: str, metrics: pd.DataFrame) -> pd.DataFrame:
-    """`table1` or `table2`: a column that names its rows, and numbers, means over the seeds.
+    """One of TABLES, of those of its rows whose runs are in the long table of metrics.
 
     Raises:
         ValueError: a number is missing; the message names it.
     """
     key, runs, columns = TABLES[name]
-    lookup = mean_over_seeds(metrics)
-    return pd.DataFrame(
-        {key: row} | {column: lookup(run, *TABLE1_COLUMNS[column]) for column in columns}
-        for row, run in runs.items()
-    )
+    numbers, seeds = metrics.set_index(KEY)["value"], _seeds(metrics)
+    rows = []
+    for row, run in runs.items():
+        if run not in numbers.index.unique("run"):
+            continue
+        rows.append({key: row})
+        for column in columns:
+            of_seeds = [_number(numbers, run, seed, *COLUMNS[column]) for seed in seeds]
+            rows[-1][column] = np.mean(of_seeds)
+            if len(seeds) > 1:
+                rows[-1][f"{column}_sd"] = np.std(of_seeds, ddof=1)
+    return pd.DataFrame(rows)
+
+
+def mark_bounds(
+    table: pd.DataFrame, chosen: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Add whether a temperature, of any seed, lies at the end of the range that was searched.
+
+    Args:
+        table: has a column `run`, and temperatures.
+        chosen: content of temperature.json by run and seed.
+    """
+    table = table.copy()
+    for column, flag in zip(TEMPERATURES, ("at_bound", "at_bound_nll"), strict=True):
+        bound = {run for (run, _), content in chosen.items() if content[flag]}
+        table.insert(
+            table.columns.get_loc(column) + 1, f"{column}_at_bound", table["run"].isin(bound)
+        )
+    return table
 
 
 def compare_with_paper(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """The published numbers, ours, and the difference ours - paper, for each shared column.
+    """The published numbers, ours, and the difference ours - paper, for our rows.
 
     Raises:
-        ValueError: the two tables do not have the same rows.
+        ValueError: the paper's table lacks one of our rows.
     """
     key = ours.columns[0]
-    if list(ours[key]) != list(paper[key]):
-        raise ValueError(f"rows differ: {list(ours[key])} and {list(paper[key])}")
+    if missing := set(ours[key]) - set(paper[key]):
+        raise ValueError(f"the paper has no row {min(missing)!r}; it has: {', '.join(paper[key])}")
+    paper = paper.set_index(key).loc[ours[key]].reset_index()
     table = ours[[key]].copy()
     for column in paper.columns[1:]:
         table[f"{column}_paper"] = paper[column].to_numpy()
@@ -132,12 +166,13 @@ def to_latex(table: pd.DataFrame, names: Mapping[str, str], caption: str, label:
 
     Columns of one quantity stand under one head, so that Table 1 fits the width of a page.
     """
-    cells = _formatted(table, names, (r"\textbf{{{}}}", r"\underline{{{}}}"))
+    marks = (r"\textbf{{{}}}", r"\underline{{{}}}")
+    cells = _formatted(table, names, marks, r"{{\scriptsize $\pm$ {}}}")
     cells.columns = pd.MultiIndex.from_tuples([_latex_head(column) for column in cells])
     return cells.style.hide(axis="index").to_latex(
         caption=caption,
         label=label,
-        column_format="l" + "r" * (len(table.columns) - 1),
+        column_format="l" + "r" * (len(cells.columns) - 1),
         hrules=True,
         multicol_align="c",
         position_float="centering",
@@ -152,52 +187,78 @@ def styled(table: pd.DataFrame, names: Mapping[str, str]) -> Styler:
     return cells.style.hide(axis="index")
 
 
-def intervals_markdown(metrics: pd.DataFrame, names: Mapping[str, str], level: float) -> str:
+def intervals_markdown(
+    metrics: pd.DataFrame, names: Mapping[str, str], estimate: Estimator, level: float
+) -> str:
     """The ECEs of Table 1 as Markdown, each with its noise floor and its interval of a level.
+
+    Floors are means over the seeds; an ECE is marked if the test rejects for no seed.
 
     Raises:
         ValueError: a number is missing; the message names it.
     """
-    numbers, rows = metrics.set_index(KEY), []
-    for run, seed in product(TABLE1_RUNS, metrics["seed"].unique().tolist()):
-        rows.append([_row_name(run, seed, names, metrics)])
+    numbers, seeds, rows = metrics.set_index(KEY)["value"], _seeds(metrics), []
+    for run in TABLES["table1"].runs:
+        if run not in numbers.index.unique("run"):
+            continue
+        rows.append([names.get(run, run)])
         for column in ECES:
-            rows[-1] += _ece_cells(numbers, (run, seed, *TABLE1_COLUMNS[column][:2]), level)
+            place = COLUMNS[column][:2]
+            floors, p = (
+                [_number(numbers, run, seed, *place, metric) for seed in seeds]
+                for metric in ("ece_noise_floor", "ece_p_value")
+            )
+            found = estimate(lambda lookup, key=(run, *COLUMNS[column]): lookup(*key))
+            low, high = found.interval(level)
+            mark = " †" if min(p) > 1 - level else ""
+            text = f"{found.value:.4f} [{low:.4f}, {high:.4f}]{mark}"
+            rows[-1] += [text, f"{np.mean(floors):.4f}"]
     head = ["Method", *(title for column in ECES for title in (_head(column), "floor"))]
-    return f"{_markdown(head, rows)}\n{_legend(level)}\n"
+    several = len(seeds) > 1
+    legend = LEGEND.format(
+        level=100 * level,
+        source=f"test images and {len(seeds)} training seeds"
+        if several
+        else "test images, of one training",
+        alpha=100 * (1 - level),
+        rejects="rejects for no seed" if several else "does not reject",
+    )
+    return f"{_markdown(head, rows)}\n{legend}\n"
 
 
-def posthoc_markdown(
-    posthoc: pd.DataFrame, names: Mapping[str, str], calibrations: Mapping[str, str], level: float
-) -> str:
-    """ID and OOD ECE of each run after each calibration, and what changed, as Markdown.
+def appendix_markdown(table: pd.DataFrame, names: Mapping[str, str], batch_size: int) -> str:
+    """The table `table1_appendix` as Markdown, with its legend."""
+    seeds = ", for one seed at least" if "temperature_sd" in table else ""
+    return f"{to_markdown(table, names)}\n{APPENDIX_LEGEND.format(size=batch_size, seeds=seeds)}\n"
 
-    Args and errors as of `intervals_markdown`; `calibrations` are their names, in order.
-    """
-    numbers, rows = posthoc.set_index(KEY), []
-    trained = posthoc[["run", "seed"]].drop_duplicates().itertuples(index=False)
-    for (run, seed), calibration in product(trained, calibrations):
-        rows.append([_row_name(run, seed, names, posthoc), calibrations[calibration]])
-        for dataset in ("id_test", "ood"):
-            key = (run, seed, dataset, calibration)
-            rows[-1] += [*_ece_cells(numbers, key, level), _change(numbers, key)]
-    ends = ["floor", "change"]
-    head = ["Method", "Calibration", "ID ECE ↓", *ends, "OOD ECE ↓", *ends]
-    return f"{_markdown(head, rows, text_columns=2)}\n{_legend(level)} {POSTHOC_LEGEND}\n"
+
+def _seeds(metrics: pd.DataFrame) -> list[int]:
+    return metrics["seed"].unique().tolist()
 
 
 def _formatted(
-    table: pd.DataFrame, names: Mapping[str, str], marks: tuple[str, str]
+    table: pd.DataFrame, names: Mapping[str, str], marks: tuple[str, str], deviation: str = " ± {}"
 ) -> pd.DataFrame:
-    """The table as text, with names of its rows, and marks around best and second-best values."""
+    """The table as text: names of its rows, standard deviations, and marks.
+
+    Around best and second-best values stand `marks`; behind a temperature at a bound stands ‡.
+    """
     key, *columns = table.columns
     rank, cells = ranks(table), {key: [names.get(name, name) for name in table[key]]}
-    for column in columns:
-        digits = 2 if column == "temperature" else 4
-        cells[column] = [
-            ("{}", *marks)[place].format(f"{value:.{digits}f}")
-            for value, place in zip(table[column], rank[column], strict=True)
+    for column in (column for column in columns if column in TITLES):
+        digits = 2 if column in TEMPERATURES else 4
+        texts = table[column].map(f"{{:.{digits}f}}".format)
+        texts = [
+            ("{}", *marks)[place].format(text)
+            for text, place in zip(texts, rank[column], strict=True)
         ]
+        if f"{column}_sd" in table:  # .0031 for 0.0031
+            spread = table[f"{column}_sd"].map(f"{{:.{digits}f}}".format).str.removeprefix("0")
+            texts = [text + deviation.format(sd) for text, sd in zip(texts, spread, strict=True)]
+        if f"{column}_at_bound" in table:
+            bound = table[f"{column}_at_bound"]
+            texts = [text + " ‡" * at for text, at in zip(texts, bound, strict=True)]
+        cells[column] = texts
     return pd.DataFrame(cells)
 
 
@@ -214,43 +275,17 @@ def _latex_head(column: str) -> tuple[str, str]:
     return quantity + {1: r" ($\uparrow$)", -1: r" ($\downarrow$)"}[BETTER[column]], dataset
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
-    """A Markdown table whose first columns are text and whose others are numbers."""
-    rule = [":--"] * text_columns + ["--:"] * (len(head) - text_columns)
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table: the first column is text, the others are numbers."""
+    rule = [":--"] + ["--:"] * (len(head) - 1)
     return "".join("| " + " | ".join(row) + " |\n" for row in (head, rule, *rows))
 
 
-def _legend(level: float) -> str:
-    return LEGEND.format(level=100 * level, alpha=100 * (1 - level))
-
-
-def _number(numbers: pd.DataFrame, run: str, seed: int, *key: str) -> pd.Series:
-    """The row of a metric in the long table, which is indexed by KEY."""
-    row = (run, seed, *key)
-    if row not in numbers.index or pd.isna(numbers.loc[row, "value"]):
+def _number(numbers: pd.Series, run: str, seed: int, *key: str) -> float:
+    """A number of the long table, which is indexed by KEY."""
+    value = numbers.get((run, seed, *key), np.nan)
+    if np.isnan(value):
         dataset, calibration, metric = key
         where = f"{metric} on {dataset} (calibration {calibration}) for run {run}, seed {seed}"
         raise ValueError(f"no value of {where}")
-    return numbers.loc[row]
-
-
-def _ece_cells(numbers: pd.DataFrame, key: Key, level: float) -> tuple[str, str]:
-    """ECE with its interval, marked if it is within noise of its floor, and the floor."""
-    value, low, high = _number(numbers, *key, "ece")[["value", "low", "high"]]
-    mark = " †" if _number(numbers, *key, "ece_p_value")["value"] > 1 - level else ""
-    floor = _number(numbers, *key, "ece_noise_floor")["value"]
-    return f"{value:.4f} [{low:.4f}, {high:.4f}]{mark}", f"{floor:.4f}"
-
-
-def _change(numbers: pd.DataFrame, key: Key) -> str:
-    """What a calibration changes in the ECE, or that this is noise."""
-    if key[-1] == "none":
-        return "–"
-    value, low, high = _number(numbers, *key, "ece_difference")[["value", "low", "high"]]
-    return "within noise" if low <= 0 <= high else f"{value:+.4f}"
-
-
-def _row_name(run: str, seed: int, names: Mapping[str, str], metrics: pd.DataFrame) -> str:
-    """A run's name, with its seed where there are several."""
-    name = names.get(run, run)
-    return name if metrics["seed"].nunique() == 1 else f"{name}, seed {seed}"
+    return float(value)

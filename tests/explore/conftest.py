@@ -24,7 +24,7 @@ EVALUATION = {
     "temperature": {"low": 0.5, "high": 10.0, "step": 0.01},
     "bootstrap": {"resamples": 10, "level": 0.95, "seed": 0},
     "batch_mean_size": 10,
-    "equivalence_margin": 0.01,
+    "margins": {"some": 0.0, "large": 0.01, "equivalent": 0.01},
 }
 
 
