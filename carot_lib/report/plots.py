@@ -304,7 +304,7 @@ def _mean_line(ax: Axes, table: pd.DataFrame, x: str, y: str, run: str, **option
 
 def _seed_marker(run: str) -> dict[str, Any]:
     """Look of the markers of single seeds: small, pale, and not in the legend."""
-    return _marker(run, size=3) | {"alpha": PALENESS, "label": "_"}
+    return _marker(run, size=3.0) | {"alpha": PALENESS, "label": "_"}
 
 
 def _line(run: str) -> dict[str, str]:

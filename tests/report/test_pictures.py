@@ -29,7 +29,7 @@ def test_contact_sheet_shows_every_picture_without_smoothing():
         "R",
         "drawn",
     ]
-    assert figure.axes[1].get_title() == "umbrella\nwith rain\ndrops"
+    assert figure.axes[1].get_title() == "umbrella with rain drops"
     assert figure.get_figwidth() == PAGE_WIDTH
 
 
