@@ -48,6 +48,7 @@ local function set_table(table)
     for _, row in ipairs(body) do
       local cell = row.cells[#row.cells - #table.colspecs + column]
       local text = cell and pandoc.utils.stringify(cell.contents) or ""
+      text = text:gsub(" better$", ""):gsub(" worse$", "")
       if text == "within noise" or text:match("^[<+-]?%d[%d,]*%.?%d*%s?[°†]*$") then
         numbers:insert(cell)
       elseif text ~= "" then
@@ -213,6 +214,12 @@ local unboxed = {
   Span = function(span)
     if has(span, "caption-number") then
       return pandoc.Strong(span.content)
+    end
+    local colour = (span.attributes.style or ""):match("^color: (#%x+)$")
+    if colour then
+      local opened = pandoc.RawInline("typst", "#text(fill: rgb(" .. quoted(colour) .. "))[")
+      span.content:insert(1, opened)
+      span.content:insert(pandoc.RawInline("typst", "]"))
     end
     return (has(span, "eqno") or document_of(span)) and span or span.content
   end,

@@ -23,7 +23,7 @@ from carot_lib.explore.interactive import NARROW, InteractiveFigure
 from carot_lib.models.clip import ImageClassifier, load_classifier
 from carot_lib.report.names import RUN_NAMES
 from carot_lib.report.results import Report
-from carot_lib.report.styles import GREY, INK, OVER, UNDER
+from carot_lib.report.styles import GREY, INK, OVER, PAGE_WIDTH, SMALL, UNDER
 
 RUNS = ("zs", "ft", "flyp", "carot")
 ACROSS, DOWN = 2, 3  # images of a page
@@ -61,19 +61,19 @@ def most_confident_errors(answers: pd.DataFrame) -> list[int]:
     return wrong.sort_values("confidence", ascending=False, kind="stable").index.tolist()
 
 
-def answer_bars(ax: Axes, answers: Mapping[str, Answer], longest: int = 26) -> None:
+def answer_bars(ax: Axes, answers: Mapping[str, Answer], longest: int = 21) -> None:
     """One bar of confidence per labelled line, below the name of the predicted class.
 
     Names of more than `longest` characters are cut off.
     """
     ax.barh(range(len(answers)), 1, height=0.28, color="#EEEEEE", align="edge")
-    text = {"size": 7.5, "color": INK, "va": "bottom"}
+    text = {"size": SMALL, "color": INK, "va": "bottom"}
     for i, (label, answer) in enumerate(answers.items()):
         colour = {True: UNDER, False: OVER, None: "#7F9DB9"}[answer.correct]
         ax.barh(i, answer.confidence, height=0.28, color=colour, align="edge")
         ax.text(0, i - 0.12, _shorten(answer.name, longest), **text)
         ax.text(1, i - 0.12, f"{answer.confidence:.2f}", ha="right", **text)
-        ax.text(-0.05, i + 0.14, label, size=7.5, color=GREY, ha="right", va="center")
+        ax.text(-0.05, i + 0.14, label, size=SMALL, color=GREY, ha="right", va="center")
     ax.set(xlim=(-0.32, 1), ylim=(len(answers) - 0.45, -0.75))
     ax.set_axis_off()
 
@@ -85,12 +85,12 @@ def error_page(
     answers: Sequence[Mapping[str, Answer]],
 ) -> Figure:
     """At most six images, each below its true class and beside the answers by name of the model."""
-    figure = plt.figure(figsize=(8.2, 0.4 + 1.55 * DOWN))
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", size=9.5)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 0.4 + 1.35 * DOWN))
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", size=7.5)
     grid = figure.add_gridspec(DOWN, 2 * ACROSS, width_ratios=(1, 1.75) * ACROSS)
     for i, (image, label, given) in enumerate(zip(images, labels, answers, strict=True)):
         row, column = divmod(i, ACROSS)
-        _show(figure.add_subplot(grid[row, 2 * column]), image, _shorten(label, 30))
+        _show(figure.add_subplot(grid[row, 2 * column]), image, _shorten(label, 24))
         answer_bars(figure.add_subplot(grid[row, 2 * column + 1]), given)
     return figure
 
@@ -208,14 +208,14 @@ def classify_upload(report: Report, runs: Sequence[str] = RUNS) -> InteractiveFi
                 shown[:] = file["name"], read_upload(file["name"], bytes(file["content"]))
             except ValueError as error:
                 message.value = str(error)
-        size = {"figsize": (8.2, 2.3), "width_ratios": (1.2, *[1] * len(models))}
+        size = {"figsize": (PAGE_WIDTH, 2.2), "width_ratios": (1.2, *[1] * len(models))}
         figure, (first, *others) = plt.subplots(1, 1 + len(models), **size)
         title, image = shown
         _show(first, image, title)
         for ax, (run, model) in zip(others, models.items(), strict=True):
             best = top_classes(model, image, class_names, temperatures[run])
             ranked = {str(rank): answer for rank, answer in enumerate(best, start=1)}
-            answer_bars(ax, ranked, longest=19)
+            answer_bars(ax, ranked, longest=14)
             ax.set_xlim(-0.12, 1)
             ax.set_title(f"{RUN_NAMES[run]}, T = {temperatures[run]:.2f}", size=8)
         return figure

@@ -167,7 +167,7 @@ def temperature_slider(
 
 
 def read_wise_ft_curves(report: Report) -> pd.DataFrame:
-    """The WiSE-FT curves of all runs that have one, of the first seed.
+    """The WiSE-FT curves of all runs that have one, of every seed.
 
     Columns run, seed, alpha, dataset, accuracy, ece, ece_noise_floor.
 
@@ -175,7 +175,8 @@ def read_wise_ft_curves(report: Report) -> pd.DataFrame:
         FileNotFoundError: stage `wise_ft` has not run.
     """
     runs = [row.removeprefix("wise_") for row in report.rows.rows if row.startswith("wise_")]
-    tables = [read_table(report.layout.wise_ft_curve(run, report.seed)) for run in runs]
+    seeds = report.rows.seeds
+    tables = [read_table(report.layout.wise_ft_curve(run, seed)) for run in runs for seed in seeds]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -186,7 +187,7 @@ def wise_ft_slider(report: Report) -> InteractiveFigure:
         FileNotFoundError: stage `wise_ft` has not run.
     """
     table = read_wise_ft_curves(report)
-    values = table.set_index(["run", "alpha", "dataset"]).sort_index()
+    values = table.groupby(["run", "alpha", "dataset"])[["accuracy", "ece"]].mean()
     runs = [(RUN_NAMES[run], run) for run in table["run"].unique()]
     alphas = values.index.unique("alpha").tolist()
     which_run = widgets.Dropdown(options=runs, description="fine-tuned by", **NARROW)

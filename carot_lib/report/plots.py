@@ -1,139 +1,136 @@
-"""All other figures: they draw the numbers that they are given."""
+"""Figures of numbers by run: they draw the tables that they are given."""
 
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from carot_lib.report.names import RUN_NAMES
-from carot_lib.report.styles import DASHED, GREY, PAGE_WIDTH, colour_of, marker_of
+from carot_lib.report.styles import DASHED, GREY, OVER, PAGE_WIDTH, UNDER, colour_of, marker_of
 
 SMOOTHED = 20  # optimizer steps of a running mean
+PALENESS = 0.5  # opacity of single seeds behind their mean
 
 
-def contact_sheet(
-    images: Mapping[str, Collection[UInt8[np.ndarray, "_ _ 3"] | None]],
-    captions: Mapping[str, str],
-    column_titles: Sequence[str] = (),
-) -> Figure:
-    """Rows of images, each with its name and a caption on the left.
+def temperature_curves(curves: pd.DataFrame, choices: pd.DataFrame) -> Figure:
+    """ECE against temperature of each run, with marks at the temperatures of least ECE and NLL.
 
-    Args:
-        images: images by the name of their row, the same number in each; None leaves a gap.
-        captions: one line for each row.
-        column_titles: one for each column, or none.
-
-    Raises:
-        ValueError: the rows do not have the same number of images.
-    """
-    counts = {len(row) for row in images.values()}
-    if len(counts) != 1:
-        raise ValueError(f"rows of different lengths: {sorted(counts)}")
-    columns = counts.pop()
-    size = (PAGE_WIDTH - 1.3) / columns
-    height = (size + 0.05) * len(images) + 0.45 * bool(column_titles)
-    figure, axes = plt.subplots(len(images), columns, figsize=(PAGE_WIDTH, height), squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
-    text = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
-    for row, (name, pictures) in zip(axes, images.items(), strict=True):
-        for ax, picture in zip(row, pictures, strict=True):
-            if picture is not None:
-                ax.imshow(picture, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            sns.despine(ax=ax, left=True, bottom=True)
-        row[0].annotate(name, (0, 0.5), (-6, 1), weight="bold", va="bottom", **text)
-        row[0].annotate(captions[name], (0, 0.5), (-6, -1), size=7, color=GREY, va="top", **text)
-    for ax, title in zip(axes[0], column_titles, strict=False):
-        title = textwrap.fill(title, 9, break_long_words=False)
-        ax.set_title(title, size=6, weight="normal", color=GREY, pad=3)
-    return figure
-
-
-def temperature_curves(
-    curves: Mapping[str, pd.DataFrame], temperatures: Mapping[str, float]
-) -> Figure:
-    """ECE against temperature of each run, with a marker at the chosen temperature.
+    With several seeds a line is their mean, in a band from the lowest to the highest, and there is
+    a mark for each seed. The axis ends at .5 and 2 unless a mark lies outside.
 
     Args:
-        curves: columns temperature and ece, by run.
-        temperatures: chosen temperature of each run.
+        curves: columns run, seed, temperature and ece.
+        choices: columns run, seed, ece and nll: the temperature that is best by each.
     """
-    figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.9))
-    for run, curve in curves.items():
-        ax.plot(curve["temperature"], curve["ece"], **_line(run))
-        ece = np.interp(temperatures[run], curve["temperature"], curve["ece"])
-        ax.plot(temperatures[run], ece, zorder=3, **_marker(run))
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 3.1))
+    marks = choices[["ece", "nll"]].to_numpy()
+    low, high = min(0.5, marks.min()), max(2, marks.max())
+    shown = curves[curves["temperature"].between(low, high)]
+    for run, table in shown.groupby("run", sort=False):
+        _mean_line(ax, table, "temperature", "ece", run)
+    by_seed = shown.groupby(["run", "seed"])
+    for run, seed, *chosen in choices[["run", "seed", "ece", "nll"]].itertuples(index=False):
+        curve = by_seed.get_group((run, seed))
+        heights = np.interp(chosen, curve["temperature"], curve["ece"])
+        ax.plot(chosen[0], heights[0], zorder=3, **_marker(run))
+        tick = {"marker": "|", "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
+        ax.plot(chosen[1], heights[1], color=colour_of(run), zorder=4, **tick)
+    ax.plot([], [], color=GREY, label="least NLL", **tick)
     ax.axvline(1, color=GREY, linewidth=0.8, linestyle=DASHED)
     ax.set(xscale="log", xlabel="temperature", ylabel="ECE on ID validation", ylim=(0, None))
-    ax.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+    ticks = [t for t in (0.5, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10) if low <= t <= high]
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
+    return _finish(figure, ncols=6)
+
+
+def learning_rate_curves(table: pd.DataFrame) -> Figure:
+    """Accuracy and ECE, in distribution and under shift, against the learning rate.
+
+    A line is the mean over seeds of a run, with a small point for each seed; the large mark is at
+    the chosen rate.
+
+    Args:
+        table: columns run, seed, learning_rate, chosen (whether it is the rate of the run's row),
+            id_val_accuracy, id_val_ece, ood_accuracy and ood_ece.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.7), sharex=True)
+    panels = {
+        "id_val_accuracy": "accuracy, ID validation",
+        "ood_accuracy": "accuracy, OOD",
+        "id_val_ece": "ECE, ID validation",
+        "ood_ece": "ECE, OOD",
+    }
+    for ax, (column, label) in zip(axes.flat, panels.items(), strict=True):
+        for run, part in table.groupby("run", sort=False):
+            rate = part["learning_rate"]
+            ax.plot(rate, part[column], zorder=2, **_seed_marker(run))
+            means = part.groupby("learning_rate")[column].mean()
+            ax.plot(means, zorder=2, **_line(run))
+            ax.plot(means[rate[part["chosen"]].unique()], zorder=3, **_marker(run))
+        ax.set(xscale="log", ylabel=label)
+        ax.margins(y=0.12)
+    rates = sorted(table["learning_rate"].unique())
+    for ax in axes[1]:
+        ax.set(xlabel="learning rate", ylim=(0, None))
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        ax.minorticks_off()
     return _finish(figure)
 
 
 def accuracy_ece_plane(points: Mapping[str, pd.DataFrame]) -> Figure:
-    """ECE against accuracy, a point with intervals for each run; lower right is best.
+    """ECE against accuracy of each run; lower right is best.
 
-    Dashed lines are drawn through the point of ZS.
+    A run's mark is its mean over seeds; behind it, pale, stands each seed with its intervals.
+    Dashed lines are drawn through the mark of ZS.
 
     Args:
-        points: by the title of the panel; rows named by run, columns (acc, value), (acc, low),
-            (acc, high), and the same of ece.
+        points: by the title of the panel; rows named by run and seed, columns (acc, value),
+            (acc, low), (acc, high), and the same of ece.
     """
-    figure, axes = plt.subplots(1, len(points), figsize=(PAGE_WIDTH, 3.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(points), figsize=(PAGE_WIDTH, 3.5), squeeze=False)
     for ax, (title, table) in zip(axes[0], points.items(), strict=True):
-        for run, row in table.iterrows():
-            # lines from low to high instead of error bars, which cannot show an interval that does
-            # not contain its value: the bootstrap of an ECE is biased upwards
-            look = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2}
-            acc, ece = row["acc"], row["ece"]
+        for run, part in table.groupby(level="run", sort=False):
+            # lines, not error bars: a bootstrap interval need not contain its value
+            look = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2, "alpha": PALENESS}
+            acc, ece = part["acc"], part["ece"]
             ax.hlines(ece["value"], acc["low"], acc["high"], **look)
             ax.vlines(acc["value"], ece["low"], ece["high"], **look)
-            ax.plot(acc["value"], ece["value"], zorder=3, **_marker(run))
-        ax.axvline(table.loc["zs", ("acc", "value")], color=GREY, lw=0.7, ls=DASHED, zorder=0)
-        ax.axhline(table.loc["zs", ("ece", "value")], color=GREY, lw=0.7, ls=DASHED, zorder=0)
+            ax.plot(acc["value"], ece["value"], zorder=2, **_seed_marker(run))
+            ax.plot(acc["value"].mean(), ece["value"].mean(), zorder=3, **_marker(run))
+        middle = table.loc["zs"].mean()
+        ax.axvline(middle["acc", "value"], color=GREY, lw=0.7, ls=DASHED, zorder=0)
+        ax.axhline(middle["ece", "value"], color=GREY, lw=0.7, ls=DASHED, zorder=0)
         ax.set(title=title, xlabel="accuracy", ylabel="ECE", ylim=(0, None))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.margins(x=0.12, y=0.1)
     return _finish(figure)
 
 
-def heat_maps(
-    rows: Sequence[Mapping[str, Float[np.ndarray, "batch batch"]]],
-    names: Sequence[str],
-    scale: tuple[float, float] = (0.0, 1.0),
-) -> Figure:
-    """Square matrices of one batch on one colour scale: images down, captions across.
+def pretraining_curves(history: pd.DataFrame, logit_scale: float) -> Figure:
+    """Contrastive loss, as a running mean over 20 steps, and logit scale of the pre-training.
 
     Args:
-        rows: panels by title, for each row of the figure.
-        names: what each image shows and each caption names.
-        scale: values of the lightest and the darkest colour; values beyond are clipped.
+        history: columns step, contrastive and logit_scale.
+        logit_scale: that of the model in use, which may have been fitted anew after the training.
     """
-    columns = max(map(len, rows))
-    size = min((PAGE_WIDTH - 2.2) / columns, 3)
-    shape = {"figsize": (size * columns + 2.2, (size + 0.25) * len(rows) + 1.3), "squeeze": False}
-    figure, axes = plt.subplots(len(rows), columns, sharex=True, sharey=True, **shape)
-    options = {"square": True, "cmap": "Blues", "vmin": scale[0], "vmax": scale[1], "cbar": False}
-    for i, (line, panels) in enumerate(zip(axes, rows, strict=True)):
-        for ax, (title, matrix) in zip(line, panels.items(), strict=False):
-            sns.heatmap(matrix, xticklabels=names, yticklabels=names, ax=ax, **options)
-            ax.set_title(title, size=8)
-            ax.set_xlabel("captions" if i == len(rows) - 1 else "")
-            ax.set_ylabel("images" if ax is line[0] else "")
-            ax.tick_params(length=0, pad=2, labelsize=6.5)
-            sns.despine(ax=ax, top=False, right=False)
-        for ax in line[len(panels) :]:
-            ax.remove()
-    bar = figure.colorbar(axes[0, 0].collections[0], ax=figure.axes, shrink=0.5, aspect=16)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=6.5)
-    return figure
+    figure, (loss, scale) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.4))
+    means = history["contrastive"].rolling(SMOOTHED, min_periods=1).mean()
+    loss.plot(history["step"], means, color=UNDER)
+    scale.plot(history["step"], history["logit_scale"], color=UNDER, label="while it trains")
+    scale.axhline(
+        logit_scale, color=OVER, ls=DASHED, label=f"of the model in use: {logit_scale:.1f}"
+    )
+    loss.set(xlabel="optimizer step", ylabel="contrastive loss (nats)", ylim=(0, None))
+    scale.set(xlabel="optimizer step", ylabel="logit scale", ylim=(0, None))
+    return _finish(figure)
 
 
 def training_curves(histories: pd.DataFrame) -> Figure:
@@ -151,26 +148,41 @@ def training_curves(histories: pd.DataFrame) -> Figure:
         for run, table in histories.dropna(subset=term).groupby("run", sort=False):
             means = table.groupby("seed")[term].rolling(SMOOTHED, min_periods=1).mean()
             table = table.assign(loss=means.droplevel("seed"))
-            look = {"errorbar": ("pi", 100), "label": RUN_NAMES[run], "legend": False, **_line(run)}
-            sns.lineplot(table, x="step", y="loss", ax=ax, **look)
+            _mean_line(ax, table, "step", "loss", run, label=RUN_NAMES[run])
         title = term.replace("_", " ")
         ax.set(title=title, xlabel="optimizer step", ylabel="loss (nats)", ylim=(0, None))
     return _finish(figure)
 
 
 def shift_profiles(tables: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> Figure:
-    """Values of each run on each data set, as points joined by lines, with intervals.
+    """Values of each run on each data set, side by side: sets have no order, so no lines join them.
+
+    A run's mark is its mean over seeds; behind it, pale, stands each seed with its interval.
 
     Args:
-        tables: by the label of the axis; columns run, dataset, value, low, high; data sets in the
-            order of drawing.
+        tables: by the label of the axis; columns run, seed, dataset, value, low, high; data sets in
+            the order of drawing.
         runs: runs to draw, in this order.
     """
-    size = (PAGE_WIDTH, 2.1 * len(tables) + 0.4)
+    size = (PAGE_WIDTH, 2.2 * len(tables) + 0.4)
     figure, axes = plt.subplots(len(tables), 1, figsize=size, sharex=True, squeeze=False)
+    shifts = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else [0.0]
     for ax, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
-        _points(ax, table, runs, "dataset", list(table["dataset"].unique()), linewidth=0.6)
-        ax.set(xlabel="", ylabel=label)
+        datasets = list(table["dataset"].unique())
+        by_run = table.set_index(["run", "dataset"])
+        for run, shift in zip(runs, shifts, strict=True):
+            for place, dataset in enumerate(datasets):
+                part, x = by_run.loc[[(run, dataset)]], place + shift
+                look = {"color": colour_of(run), "linewidth": 0.9, "alpha": PALENESS}
+                ax.vlines([x] * len(part), part["low"], part["high"], **look)
+                ax.plot([x] * len(part), part["value"], zorder=2, **_seed_marker(run))
+                ax.plot(x, part["value"].mean(), zorder=3, **_marker(run, size=5.5))
+        names = [textwrap.fill(name, 12) for name in datasets]
+        ax.set_xticks(range(len(datasets)), names)
+        ax.tick_params(axis="x", length=0)
+        for place in range(1, len(datasets)):
+            ax.axvline(place - 0.5, color="#E2E2E2", linewidth=0.6, zorder=0)
+        ax.set(ylabel=label, xlim=(-0.5, len(datasets) - 0.5), ylim=(0, None))
         ax.grid(axis="y")
     return _finish(figure, grid=False)
 
@@ -178,29 +190,33 @@ def shift_profiles(tables: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> F
 def wise_ft_curves(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Accuracy under shift against accuracy in distribution, and ECE against alpha.
 
+    With several seeds lines are their means, those of the ECE in bands from the lowest to the
+    highest.
+
     Args:
-        table: columns run, alpha, dataset, accuracy, ece, ece_noise_floor.
+        table: columns run, seed, alpha, dataset, accuracy, ece, ece_noise_floor.
         names: names of the data sets, and of `ood`.
 
     Source: Wortsman et al. 2022, Figure 1 (left); CaRot, Section A.1 for alpha.
     """
-    figure, (plane, errors) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.5))
+    figure, (plane, errors) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.6))
     for run, part in table.groupby("run", sort=False):
-        by_alpha = part.pivot(index="alpha", columns="dataset")
-        accuracy, ece = by_alpha["accuracy"], by_alpha["ece"]
+        means = part.groupby(["dataset", "alpha"])[["accuracy", "ece_noise_floor"]].mean()
+        inside, shifted = means.loc["id_test"], means.loc["ood", "accuracy"]
         mixed = f"wise_{run}"
-        look = _line(mixed)
-        plane.plot(accuracy["id_test"], accuracy["ood"], marker="o", ms=3, **look)
+        plane.plot(inside["accuracy"], shifted, marker="o", ms=3, **_line(mixed))
         for end, which in ((0, "zs"), (1, run)):
-            place = accuracy.loc[end, ["id_test", "ood"]]
-            plane.plot(*place, **_marker(which))
+            plane.plot(inside["accuracy"][end], shifted[end], **_marker(which))
         label = RUN_NAMES[mixed]
-        errors.plot(ece["id_test"], label=f"{label}, {names['id_test']}", **look)
-        pale = {**look, "alpha": 0.45, "linewidth": 2.5}
-        errors.plot(ece["ood"], label=f"{label}, {names['ood']}", **pale)
-        floor = by_alpha["ece_noise_floor"]["id_test"]
+        for name, look in (("id_test", {}), ("ood", {"alpha": 0.45, "linewidth": 2.5})):
+            of_set = part[part["dataset"] == name]
+            _mean_line(
+                errors, of_set, "alpha", "ece", mixed, label=f"{label}, {names[name]}", **look
+            )
+        floor = inside["ece_noise_floor"]
         errors.plot(floor, color=GREY, lw=0.8, ls=":", label=f"noise floor, {names['id_test']}")
     plane.margins(0.12)
+    plane.xaxis.set_major_locator(MaxNLocator(5))
     plane.set(xlabel=f"accuracy, {names['id_test']}", ylabel=f"accuracy, {names['ood']}")
     errors.set(xlabel="alpha, share of the fine-tuned weights", ylabel="ECE", ylim=(0, None))
     return _finish(figure, ncols=3)
@@ -251,6 +267,17 @@ def _points(
     marked = (line for line in ax.lines if line.get_marker() not in ("", "None"))
     for line, run in zip(marked, runs, strict=True):
         line.set(**{**_marker(run, size=5.5), "linestyle": line.get_linestyle()})
+
+
+def _mean_line(ax: Axes, table: pd.DataFrame, x: str, y: str, run: str, **options: Any) -> None:
+    """The mean over seeds of a run as a line, in a band from the lowest to the highest."""
+    look = {"errorbar": ("pi", 100), "legend": False, **_line(run), **options}
+    sns.lineplot(table, x=x, y=y, ax=ax, **look)
+
+
+def _seed_marker(run: str) -> dict[str, Any]:
+    """Look of the markers of single seeds: small, pale, and not in the legend."""
+    return _marker(run, size=3.0) | {"alpha": PALENESS, "label": "_"}
 
 
 def _line(run: str) -> dict[str, str]:

@@ -15,13 +15,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from carot_lib.calibration.bin_stats import BinStats
-from carot_lib.report.styles import DASHED, GREY, INK, OVER, PALE, UNDER
+from carot_lib.report.styles import DASHED, GREY, INK, OVER, PALE, UNDER, fixed_layout
 
 MIN_BIN_COUNT = 10  # samples; a bin with fewer is shown by the histogram only
 MEAN_DASHES = (0, (3, 1.5))
@@ -68,7 +67,7 @@ def reliability_diagram(
     noise = " (noise)" if stats.p_value() > 1 - level else ""
     text = {**OFFSET, "va": "top", "zorder": 8}
     ece = f"ECE {100 * stats.ece():.1f}{noise}"
-    ax.annotate(ece, (0, 1), (4, -3), weight="bold", size=8.5, **text)
+    ax.annotate(ece, (0, 1), (4, -3), weight="bold", size=8, **text)
     if interval is not None:
         ends = f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
         ax.annotate(ends, (0, 1), (4, -14), color=GREY, size=8, **text)
@@ -132,17 +131,16 @@ def reliability_grid(
     in_row = min(len(columns), 4)
     below = 0.5 + 0.17 * math.ceil(LEGEND_ENTRIES / in_row)
     width = LEFT + RIGHT + 1.4 * len(columns)
-    height = TOP + below + (1.95 if len(rows) < 4 else 1.5) * len(rows)
-    # an engine that leaves everything in its place: with none at all, matplotlib would apply that
-    # of the theme after the first saving, and a second file would have another layout
-    fixed = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
-    figure = plt.figure(figsize=(width, height), layout=fixed)
+    roomy = len(rows) < 4  # more rows are lower, so that six of them fit on a page
+    height = TOP + below + (1.95 if roomy else 1.25) * len(rows)
+    figure = plt.figure(figsize=(width, height), layout=fixed_layout())
     margins = {"left": LEFT / width, "right": 1 - RIGHT / width}
     margins |= {"top": 1 - TOP / height, "bottom": below / height}
     outer = figure.add_gridspec(len(rows), len(columns), **margins, hspace=0.12, wspace=0.1)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            inner = outer[i, j].subgridspec(2, 1, height_ratios=(2.9, 1), hspace=0.1)
+            ratios = (2.9 if roomy else 2.4, 1)
+            inner = outer[i, j].subgridspec(2, 1, height_ratios=ratios, hspace=0.1)
             upper, lower = figure.add_subplot(inner[0]), figure.add_subplot(inner[1])
             one = stats[row][column]
             reliability_diagram(upper, one, intervals and intervals[row][column], level)
@@ -157,12 +155,17 @@ def reliability_grid(
                     tick.set_horizontalalignment(side)  # away from the neighbour's
             if j == 0:
                 upper.set_ylabel("accuracy (%)", color=GREY)
-                lower.set_ylabel("share (%)", color=GREY)
+                lower.set_ylabel("share (%)" if roomy else "%", color=GREY)
                 figure.align_ylabels([upper, lower])
                 text = {**OFFSET, "rotation": 90, "ha": "center", "va": "center"}
                 upper.annotate(row, (0, 0.3), (-55, 0), weight="bold", size=9, **text)
                 upper.annotate(f"N = {one.n:,}", (0, 0.3), (-44, 0), color=GREY, **text)
-    place = {"loc": "lower center", "bbox_to_anchor": (0.53, 0), "columnspacing": 1.4}
+    place = {
+        "loc": "lower center",
+        "bbox_to_anchor": (0.53, 0),
+        "columnspacing": 1,
+        "fontsize": 7.5,
+    }
     add_legend(figure, level, ncols=in_row, **place)
     return figure
 
@@ -184,7 +187,7 @@ def add_legend(parent: Figure | Axes, level: float, intervals: bool = True, **op
         mark = {"marker": "$a-b$", "markersize": 14, "mew": 0, "linestyle": "none"}
         entries[f"{percent} interval of ECE"] = Line2D([], [], color=GREY, **mark)
     pair = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
-    parent.legend(entries.values(), entries, handler_map=pair, handlelength=2.2, **options)
+    parent.legend(entries.values(), entries, handler_map=pair, handlelength=2, **options)
 
 
 def _tint(colour: str) -> tuple[float, ...]:

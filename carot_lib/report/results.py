@@ -1,8 +1,10 @@
 """What the notebooks read: results and predictions of one profile."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -46,20 +48,26 @@ class Report:
 
     def temperature(self, run: str, seed: int | None = None) -> float:
         """The temperature chosen for a run, of the first seed unless another is given."""
-        seed = self.seed if seed is None else seed
-        path = self.layout.evaluation(run, seed) / "temperature.json"
-        return read_json(path)["temperature"]
+        return self._chosen(run, self.seed if seed is None else seed)["temperature"]
 
-    def temperature_curve(self, run: str) -> pd.DataFrame:
-        """ECE on the ID validation set by temperature: columns temperature, ece."""
-        folder = self.layout.evaluation(run, self.seed)
-        return read_table(folder / "temperature_curve.csv")
+    def temperatures(self, runs: Sequence[str]) -> pd.DataFrame:
+        """Temperatures of least ECE and NLL on ID validation: columns run, seed, ece, nll."""
+        rows = []
+        for run, seed in product(runs, self.rows.seeds):
+            chosen = self._chosen(run, seed)
+            rows.append((run, seed, chosen["temperature"], chosen["temperature_nll"]))
+        return pd.DataFrame(rows, columns=["run", "seed", "ece", "nll"])
 
-    def history(self, run: str) -> pd.DataFrame:
-        """Loss terms of the training of every seed: columns seed, step and those of the history."""
-        paths = {seed: self.layout.model(run, seed) / "history.csv" for seed in self.rows.seeds}
-        tables = {seed: read_table(path) for seed, path in paths.items()}
-        return pd.concat(tables, names=["seed"]).reset_index("seed").reset_index(drop=True)
+    def temperature_curves(self, runs: Sequence[str]) -> pd.DataFrame:
+        """ECE on the ID validation set: columns run, seed, temperature, ece."""
+        keys = product(runs, self.rows.seeds)
+        paths = {key: self.layout.evaluation(*key) / "temperature_curve.csv" for key in keys}
+        return _stack(paths)
+
+    def histories(self, runs: Sequence[str]) -> pd.DataFrame:
+        """Loss terms of trainings: columns run, seed, step, learning_rate and one for each term."""
+        keys = product(runs, self.rows.seeds)
+        return _stack({key: self.layout.model(*key) / "history.csv" for key in keys})
 
     def stats(self, run: str, dataset: str, calibration: str = "none") -> BinStats:
         """Binned predictions of a run on a set, without or with its temperature."""
@@ -68,19 +76,21 @@ class Report:
         confidences, correct = predictions.confidences(temperature)
         return BinStats.from_confidences(confidences, correct, self.evaluation.n_bins)
 
-    def select(self, metric: str, calibration: str, seed: int) -> pd.DataFrame:
-        """Value and interval of one metric, by run and dataset."""
+    def select(self, metric: str, calibration: str) -> pd.DataFrame:
+        """Value and interval of one metric, by run, dataset and seed."""
         table = self.metrics
-        chosen = (table["metric"] == metric) & (table["seed"] == seed)
-        chosen &= table["calibration"] == calibration
-        return table[chosen].set_index(["run", "dataset"])[["value", "low", "high"]]
+        chosen = (table["metric"] == metric) & (table["calibration"] == calibration)
+        return table[chosen].set_index(["run", "dataset", "seed"])[["value", "low", "high"]]
 
     def grid(
         self, runs: Sequence[str], datasets: Sequence[str], calibration: str = "none"
     ) -> tuple[dict[str, dict[str, BinStats]], dict[str, dict[str, tuple[float, float]]], float]:
-        """Arguments of `reliability_grid`: statistics, intervals of the ECEs and their level."""
+        """Arguments of `reliability_grid`: statistics, intervals of the ECEs and their level.
+
+        They are of the first seed: a diagram shows one model.
+        """
         stats, intervals = {}, {}
-        ece = self.select("ece", calibration, self.seed)[["low", "high"]]
+        ece = self.select("ece", calibration).xs(self.seed, level="seed")[["low", "high"]]
         for dataset in datasets:
             name = self.names[dataset]
             stats[name] = {RUN_NAMES[r]: self.stats(r, dataset, calibration) for r in runs}
@@ -88,18 +98,21 @@ class Report:
         return stats, intervals, self.evaluation.bootstrap.level
 
     def plane(self, runs: Sequence[str], dataset: str) -> pd.DataFrame:
-        """What `accuracy_ece_plane` draws: accuracy and ECE with their intervals, by run."""
+        """What `accuracy_ece_plane` draws: accuracy and ECE with intervals, by run and seed."""
         metrics = {"acc": "accuracy", "ece": "ece"}
-        parts = {name: self.select(key, "none", self.seed) for name, key in metrics.items()}
+        parts = {name: self.select(key, "none") for name, key in metrics.items()}
         return pd.concat(parts, axis=1).xs(dataset, level="dataset").loc[list(runs)]
 
     def profile_of_shifts(
         self, runs: Sequence[str], datasets: Sequence[str], metric: str
     ) -> pd.DataFrame:
-        """What `shift_profiles` draws: run, dataset (by name), value, low, high."""
-        wanted = pd.MultiIndex.from_product([runs, datasets], names=["run", "dataset"])
-        table = self.select(metric, "none", self.seed).loc[wanted].reset_index()
+        """What `shift_profiles` draws: run, dataset (by name), seed, value, low, high."""
+        keys = product(runs, datasets, self.rows.seeds)
+        table = self.select(metric, "none").loc[list(keys)].reset_index()
         return table.assign(dataset=table["dataset"].map(self.names))
+
+    def _chosen(self, run: str, seed: int) -> dict[str, Any]:
+        return read_json(self.layout.evaluation(run, seed) / "temperature.json")
 
 
 def open_report(profile: str) -> Report:
@@ -124,3 +137,10 @@ def read_table(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"{path} is missing: run `make repro` first")
     with reading(path):
         return pd.read_csv(path)
+
+
+def _stack(paths: Mapping[tuple[str, int], Path]) -> pd.DataFrame:
+    """Tables of several runs and seeds in one, with columns run and seed in front."""
+    tables = {key: read_table(path) for key, path in paths.items()}
+    stacked = pd.concat(tables, names=["run", "seed", None])
+    return stacked.reset_index(["run", "seed"]).reset_index(drop=True)

@@ -4,35 +4,39 @@ from pathlib import Path
 
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import LayoutEngine, PlaceHolderLayoutEngine
 
 from carot_lib.files import atomic_write
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart. A run with label smoothing
-# has the colour and marker of the run without it, with dashes and an open marker.
+# After Okabe and Ito's colours, which colour-blind readers can tell apart; the pale ones are darker
+# here, for a contrast of 3:1 on white. A run with label smoothing has the colour and marker of the
+# run without it, with dashes and an open marker.
 _LOOKS = {
     "zs": ("#555555", "s"),
     "ft": ("#D55E00", "o"),
-    "wise_ft": ("#E69F00", "^"),
+    "wise_ft": ("#BD8400", "^"),
     "flyp": ("#0072B2", "D"),
     "carot": ("#00735C", "*"),
-    "carot_every_step": ("#56B4E9", "v"),
+    "carot_every_step": ("#2C93D1", "v"),
     "carot_update_2x": ("#CC79A7", "P"),
     "carot_frozen": ("#8A5A00", "X"),
 }
 OVER, UNDER = "#D55E00", "#00735C"  # over- and under-confident: apart in hue, lightness, hatch
 INK, GREY, PALE = "#1A1A1A", "#6E6E6E", "#A9C4E0"
 DASHED = (0, (4, 3))
-PAGE_WIDTH = 6.6  # inches: figures of this width are printed at their own size in the appendix
+PAGE_WIDTH = 6.6  # inches: the appendix prints figures of this width, and of at most this height,
+PAGE_HEIGHT = 8.7  # at their own size
+SMALL = 7  # points: the smallest text of a figure
 
 _RC = {
     "figure.dpi": 110,
     "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 9,
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
-    "axes.labelsize": 8,
+    "axes.labelsize": 8.5,
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
@@ -45,14 +49,14 @@ _RC = {
     "ytick.color": GREY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "grid.color": "#E2E2E2",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.3,
     "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "legend.title_fontsize": 7.5,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
     "hatch.linewidth": 0.6,
     "pdf.fonttype": 42,  # text stays text
 }
@@ -70,9 +74,22 @@ def marker_of(run: str) -> str:
     return _LOOKS[run.removesuffix("_ls")][1]
 
 
+def tinted(text: str, colour: str) -> str:
+    """HTML of a coloured text for a cell of a table; the site and the PDF both show the colour."""
+    return f'<span style="color: {colour}">{text}</span>'
+
+
 def use_style() -> None:
     """Set the theme of all figures that follow; for notebooks."""
     sns.set_theme("paper", "ticks", "colorblind", color_codes=False, rc=_RC)
+
+
+def fixed_layout() -> LayoutEngine:
+    """A layout engine that leaves everything in its place, in the first saved file and the next.
+
+    With no engine at all, matplotlib would apply that of the theme after the first saving.
+    """
+    return PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
 
 
 def save_figure(figure: Figure, folder: Path | str | None, name: str) -> None:

@@ -63,12 +63,13 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_clip, class_pro
                 made.save(layout.predictions(run, seed, name))
     table = pd.DataFrame(
         [
-            {"run": "ft", "seed": 0, "alpha": a, "dataset": d, "accuracy": 0.5 + a / 10 - b}
+            {"run": "ft", "alpha": a, "dataset": d, "accuracy": 0.5 + a / 10 - b}
             | {"ece": 0.1 + b * a, "ece_noise_floor": 0.01}
             for a in (0.0, 0.4, 1.0)
             for d, b in (("id_test", 0.0), ("rotated", 0.1), ("ood", 0.1))
         ]
     )
-    path = layout.results / "wise_ft_curves" / "ft_seed0.csv"
-    write_text(path, table.to_csv(index=False))
+    for seed in (0, 1):
+        curve = table.assign(seed=seed)
+        write_text(layout.wise_ft_curve("ft", seed), curve.to_csv(index=False))
     return open_report("folders")

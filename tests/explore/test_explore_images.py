@@ -47,7 +47,7 @@ def test_a_page_shows_each_image_with_the_answers_of_every_model():
     images, bars = figure.axes[::2], figure.axes[1::2]
     assert [ax.get_title(loc="left") for ax in images] == ["dog", "cow"]
     words = [text.get_text() for text in bars[0].texts]
-    assert words == ["cat", "0.25", "ZS", "a name that is longer tha…", "1.00", "FT"]
+    assert words == ["cat", "0.25", "ZS", "a name that is longe…", "1.00", "FT"]
     assert [patch.get_width() for patch in bars[0].patches] == [1, 1, 0.25, 1.0]
     assert error_page("FT errs on 0 of 5 images", [], [], []).axes == []
 

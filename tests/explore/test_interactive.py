@@ -189,6 +189,6 @@ def test_the_marks_follow_alpha_from_the_middle_on(report: Report):
 
 
 def test_missing_wise_ft_curves_are_named_with_what_to_run(report: Report):
-    (report.layout.results / "wise_ft_curves" / "ft_seed0.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"ft_seed0\.csv is missing: run `make repro`"):
+    report.layout.wise_ft_curve("ft", 1).unlink()
+    with pytest.raises(FileNotFoundError, match=r"ft_seed1\.csv is missing: run `make repro`"):
         wise_ft_slider(report)

@@ -100,7 +100,8 @@ def save(layout: Layout, run: str, seed: int) -> Predictions:
     one.save(layout.predictions(run, seed, "v2"))
     folder = layout.evaluation(run, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "temperature.json").write_text(json.dumps({"temperature": 2.5 + seed}))
+    chosen = {"temperature": 2.5 + seed, "temperature_nll": 3.5 + seed}
+    (folder / "temperature.json").write_text(json.dumps(chosen))
     curve = pd.DataFrame({"temperature": [1.0, 2.5 + seed], "ece": [0.2, 0.1]})
     curve.to_csv(folder / "temperature_curve.csv", index=False)
     history = pd.DataFrame({"step": [1, 2], "contrastive": [3.0, 2.0 + seed]})
@@ -109,20 +110,34 @@ def save(layout: Layout, run: str, seed: int) -> Predictions:
     return one
 
 
-def test_temperature_curve_is_that_of_the_first_seed_and_history_of_all(
-    layout: Layout, report: Report
-):
+def test_temperatures_curves_and_histories_are_those_of_every_seed(layout: Layout, report: Report):
     for run, seed in (("ft", 4), ("ft", 7), ("zs", 7)):
         save(layout, run, seed)
-    assert report.temperature("ft") == 6.5
-    assert report.temperature_curve("ft")["temperature"].tolist() == [1.0, 6.5]
-    history = report.history("ft")  # of both seeds
-    assert history["seed"].tolist() == [4, 4, 7, 7]
-    assert history["contrastive"].tolist() == [3.0, 6.0, 3.0, 9.0]
-    with pytest.raises(
-        FileNotFoundError, match=r"temperature_curve\.csv is missing: run `make rep"
-    ):
-        report.temperature_curve("zs")  # seed 4 is not there
+    assert report.temperature("ft") == 6.5  # of the first seed
+    chosen = report.temperatures(["ft"])
+    assert chosen.to_numpy().tolist() == [["ft", 4, 6.5, 7.5], ["ft", 7, 9.5, 10.5]]
+    curves = report.temperature_curves(["ft"])
+    assert list(curves) == ["run", "seed", "temperature", "ece"]
+    assert curves["seed"].tolist() == [4, 4, 7, 7]
+    assert curves["temperature"].tolist() == [1.0, 6.5, 1.0, 9.5]
+    histories = report.histories(["ft"])
+    assert histories["seed"].tolist() == [4, 4, 7, 7]
+    assert histories["contrastive"].tolist() == [3.0, 6.0, 3.0, 9.0]
+    missing = r"temperature_curve\.csv is missing: run `make rep"
+    with pytest.raises(FileNotFoundError, match=missing):
+        report.temperature_curves(["ft", "zs"])  # seed 4 of zs is not there
+
+
+def test_histories_of_several_trainings_keep_the_terms_that_only_some_have(
+    layout: Layout, report: Report
+):
+    for run, seed in (("ft", 4), ("ft", 7), ("zs", 4), ("zs", 7)):
+        save(layout, run, seed)
+    path = layout.model("ft", 4) / "history.csv"
+    pd.read_csv(path).assign(distillation=0.5).to_csv(path, index=False)
+    histories = report.histories(["zs", "ft"])
+    assert histories["run"].tolist() == ["zs"] * 4 + ["ft"] * 4
+    assert histories["distillation"].notna().tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
 def test_statistics_are_of_the_saved_predictions_with_or_without_the_temperature(
@@ -138,12 +153,12 @@ def test_statistics_are_of_the_saved_predictions_with_or_without_the_temperature
         report.stats("zs", "v2")
 
 
-def test_a_selection_holds_one_metric_of_one_calibration_and_seed(report: Report):
-    chosen = report.select("ece", "temperature", 7)
+def test_a_selection_holds_one_metric_of_one_calibration_for_every_seed(report: Report):
+    chosen = report.select("ece", "temperature")
     assert list(chosen) == ["value", "low", "high"]
-    assert list(chosen.index) == [(run, dataset) for run in RUNS for dataset in SETS]
+    assert set(chosen.index) == set(product(RUNS, SETS, (4, 7)))
     # .5 + .07 + .1 + .02 + .001
-    assert chosen.loc[("ft", "v2")].tolist() == pytest.approx([0.691, 0.681, 0.711])
+    assert chosen.loc[("ft", "v2", 7)].tolist() == pytest.approx([0.691, 0.681, 0.711])
 
 
 def test_the_grid_bears_the_names_of_the_paper(layout: Layout, report: Report):
@@ -160,22 +175,26 @@ def test_the_grid_bears_the_names_of_the_paper(layout: Layout, report: Report):
 
 def test_a_plane_has_both_metrics_with_intervals_in_the_order_asked_for(report: Report):
     plane = report.plane(["ft", "zs"], "v2")
-    assert list(plane.index) == ["ft", "zs"]
+    assert list(plane.index) == [("ft", 4), ("ft", 7), ("zs", 4), ("zs", 7)]
     assert list(plane) == [(m, end) for m in ("acc", "ece") for end in ("value", "low", "high")]
     # accuracy .5 + .04 + .1; ECE one thousandth more
     expected = [0.64, 0.63, 0.66, 0.641, 0.631, 0.661]
-    assert plane.loc["ft"].tolist() == pytest.approx(expected)
-    assert plane.loc["zs"].tolist() == pytest.approx([x - 0.5 for x in expected])
+    assert plane.loc[("ft", 4)].tolist() == pytest.approx(expected)
+    assert plane.loc[("zs", 4)].tolist() == pytest.approx([x - 0.5 for x in expected])
 
 
-def test_a_profile_of_shifts_names_the_sets(report: Report):
+def test_a_profile_of_shifts_names_the_sets_and_has_every_seed(report: Report):
     table = report.profile_of_shifts(["ft", "zs"], ["v2", "id_test"], "accuracy")
-    assert table[["run", "dataset"]].to_numpy().tolist() == [
-        ["ft", "V2"],
-        ["ft", "ID test"],
-        ["zs", "V2"],
-        ["zs", "ID test"],
+    assert table[["run", "dataset", "seed"]].to_numpy().tolist() == [
+        ["ft", "V2", 4],
+        ["ft", "V2", 7],
+        ["ft", "ID test", 4],
+        ["ft", "ID test", 7],
+        ["zs", "V2", 4],
+        ["zs", "V2", 7],
+        ["zs", "ID test", 4],
+        ["zs", "ID test", 7],
     ]
-    assert table["value"].tolist() == pytest.approx([0.64, 0.54, 0.14, 0.04])
+    assert table["value"].tolist()[::2] == pytest.approx([0.64, 0.54, 0.14, 0.04])
     with pytest.raises(KeyError):
         report.profile_of_shifts(["ft"], ["sketch"], "accuracy")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from carot_lib.report.names import CALIBRATION_NAMES, RUN_NAMES, UPDATE_NAMES, dataset_names
@@ -14,17 +15,18 @@ mpl.use("agg")
 PAPERS = ["v2", "r", "a", "sketch", "objectnet"]
 
 
-def lightness(colour: str) -> float:
-    """Luma of a colour in [0, 1]: what remains of it in grey print."""
-    red, green, blue = mpl.colors.to_rgb(colour)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+def contrast_on_white(colour: str) -> float:
+    """Contrast ratio of WCAG 2, from 1 to 21."""
+    parts = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
 
 
 def test_every_run_has_a_distinct_look_that_shows_on_white():
     plain = [run for run in RUN_NAMES if not run.endswith("_ls")]
     assert len({colour_of(run) for run in plain}) == len(plain)
     assert len({marker_of(run) for run in plain}) == len(plain)
-    assert max(lightness(colour_of(run)) for run in RUN_NAMES) < 0.75
+    assert min(contrast_on_white(colour_of(run)) for run in RUN_NAMES) >= 3  # WCAG's for graphics
     assert {marker_of(run) for run in RUN_NAMES} <= set(mpl.markers.MarkerStyle.markers)
     assert colour_of("flyp_ls") == colour_of("flyp")
     assert marker_of("wise_ft_ls") == marker_of("wise_ft")
