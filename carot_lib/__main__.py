@@ -47,7 +47,9 @@ COMMANDS = {
     # by hand
     "check_params": Command("carot_lib.params:load_scale", "check the whole of params.yaml"),
     "choose_adversarial": Command("data:choose", "choose the pictures of the miniature's set a"),
-    "pilot": Command("pilot:pilot", "choose the miniature's regime by ZS and FT alone"),
+    "pilot": Command(
+        "pilot:pilot", "choose the miniature's regime by ZS and FT alone", ("candidate",)
+    ),
     "repro": Command("repro:repro", "run every stage that is out of date", ("jobs",)),
     "search": Command("search:search", "choose rates and smoothing on the ID validation set"),
     "explain": Command("carot_lib.report.explain:explain", "show where a number comes from"),
@@ -56,6 +58,7 @@ OPTIONS = {
     "run": {"required": True, "help": "row of the tables, as in params.yaml"},
     "seed": {"required": True, "type": int, "help": "training seed"},
     "notebook": {"required": True, "help": "name without .ipynb"},
+    "candidate": {"help": "the one to try, of data/pilot.yaml; default: all"},
     "jobs": {"type": int, "help": "stages at a time; default: as many as the cores suffice for"},
 }
 

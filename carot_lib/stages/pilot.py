@@ -87,8 +87,10 @@ class PilotParams(StrictParams):
         return self
 
 
-def pilot(layout: Layout) -> None:
-    """Try all candidates and print the first that passes every gate with every seed.
+def pilot(layout: Layout, candidate: str | None = None) -> None:
+    """Try all candidates, or one, and print the first that passes every gate with every seed.
+
+    The rows of candidates that are not tried this time stay in the tables.
 
     Raises:
         ValueError: data/pilot.yaml or a candidate of it is invalid, or the profile trains no CLIP.
@@ -100,19 +102,37 @@ def pilot(layout: Layout) -> None:
         raise ValueError(f"profile {layout.profile} trains no CLIP: the pilot is the miniature's")
     scales = {name: change(base, name, keys) for name, keys in pilot.candidates.items()}
     read_set(layout.data, VALIDATION)  # raises an error now rather than after the pre-training
-    folder, gates, rates = layout.root / "results" / "pilot", [], []
-    for name, scale in scales.items():
+    if candidate is not None and candidate not in scales:
+        raise ValueError(f"{PILOT}: no candidate {candidate!r}; there are: {', '.join(scales)}")
+    folder = layout.root / "results" / "pilot"
+    for name in scales if candidate is None else [candidate]:
+        scale, gates, rates = scales[name], [], []
         for seed, (zero_shot, fine_tuned) in try_candidate(layout, scale, pilot).items():
             numbers = gate_values(zero_shot, fine_tuned, scale.evaluation.ood)
             gates += gate_rows(name, seed, numbers, pilot.gates)
             rates += rate_rows(name, seed, zero_shot, fine_tuned, scale.evaluation.ood)
-        table, per_rate = pd.DataFrame(gates), pd.DataFrame(rates)
-        write_text(folder / "gates.csv", table.to_csv(index=False, float_format="%.4f"))
-        write_text(folder / "rates.csv", per_rate.to_csv(index=False, float_format="%.6g"))
+        table = add_rows(folder / "gates.csv", gates, list(scales), "%.4f")
+        add_rows(folder / "rates.csv", rates, list(scales), "%.6g")
     passed = table.groupby("candidate", sort=False)["passed"].all()
     if not passed.any():
         raise StageError(f"{nearest_miss(table, pilot.gates)}\nall gates: {folder / 'gates.csv'}")
     print(f"{passed.idxmax()} is the first that passes every gate: write it into params.yaml")
+
+
+def add_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]], candidates: Sequence[str], form: str
+) -> pd.DataFrame:
+    """Write and return a table with these rows of one candidate and those it had of others."""
+    table = pd.DataFrame(rows)
+    if path.exists():
+        old = pd.read_csv(path)
+        kept = old["candidate"].isin(candidates) & ~old["candidate"].isin(table["candidate"])
+        table = pd.concat([old[kept], table])
+    table = table.sort_values(
+        "candidate", key=lambda names: names.map(list(candidates).index), kind="stable"
+    )
+    write_text(path, table.to_csv(index=False, float_format=form))
+    return table
 
 
 def change(base: ScaleParams, name: str, keys: Mapping[str, Any]) -> ScaleParams:
