@@ -7,8 +7,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -231,53 +229,6 @@ def _finish(figure: Figure, ncols: int = 5, grid: bool = True) -> Figure:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols)
     return figure
-
-
-def _points(
-    ax: Axes,
-    table: pd.DataFrame,
-    runs: Sequence[str],
-    by: str,
-    order: Sequence[str],
-    horizontal: bool = False,
-    **options: Any,
-) -> None:
-    """Draw the value and the interval of each run side by side in each category of column `by`.
-
-    Seaborn would estimate both from samples: it is handed value, low and high as three samples.
-    """
-    wanted = pd.MultiIndex.from_product([runs, order], names=["run", by])
-    stored = table.set_index(["run", by])[["value", "low", "high"]].loc[wanted]
-    samples = stored.stack().reset_index(name="sample")
-    sns.pointplot(
-        samples,
-        **({"x": "sample", "y": by} if horizontal else {"x": by, "y": "sample"}),
-        hue="run",
-        hue_order=runs,
-        order=order,
-        palette=[colour_of(run) for run in runs],
-        estimator=lambda three: three.iloc[0],
-        errorbar=lambda three: tuple(three.iloc[1:]),
-        err_kws={"linewidth": 0.9},
-        dodge=len(runs) > 1 and 0.1 * len(runs) - 0.1,
-        legend=False,
-        ax=ax,
-        **options,
-    )
-    marked = (line for line in ax.lines if line.get_marker() not in ("", "None"))
-    for line, run in zip(marked, runs, strict=True):
-        line.set(**{**_marker(run, size=5.5), "linestyle": line.get_linestyle()})
-
-
-def _mean_line(ax: Axes, table: pd.DataFrame, x: str, y: str, run: str, **options: Any) -> None:
-    """The mean over seeds of a run as a line, in a band from the lowest to the highest."""
-    look = {"errorbar": ("pi", 100), "legend": False, **_line(run), **options}
-    sns.lineplot(table, x=x, y=y, ax=ax, **look)
-
-
-def _seed_marker(run: str) -> dict[str, Any]:
-    """Look of the markers of single seeds: small, pale, and not in the legend."""
-    return _marker(run, size=3.0) | {"alpha": PALENESS, "label": "_"}
 
 
 def _line(run: str) -> dict[str, str]:
