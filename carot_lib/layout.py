@@ -36,6 +36,11 @@ class Layout:
         return self.root / "data" / "paper"
 
     @property
+    def choices(self) -> Path:
+        """What was chosen by commands that are run by hand, and by which numbers."""
+        return self.root / "data" / "choices"
+
+    @property
     def checked(self) -> Path:
         """The report on image folders in which no problem was found."""
         return self.root / "data" / "checked" / self.profile / "report.json"

@@ -58,7 +58,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
 
 
 def written(layout: Layout, name: str) -> pd.DataFrame:
-    return pd.read_csv(layout.results / "search" / f"{name}.csv")
+    return pd.read_csv(layout.choices / layout.profile / f"{name}.csv")
 
 
 def test_the_rate_has_the_best_mean_accuracy_over_the_seeds(layout: Layout, trials: list[Trial]):

@@ -70,12 +70,14 @@ class LabelledSet:
             paths=None if self.paths is None else self.paths[rows],
         )
 
-    def first_per_class(self, n: int) -> "LabelledSet":
-        """The first `n` images of every class, in the order of the set.
+    def first_per_class(self, n: int | None) -> "LabelledSet":
+        """The first `n` images of every class, in the order of the set; None: all images.
 
         Raises:
             ValueError: a class has fewer; the message names it.
         """
+        if n is None:
+            return self
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         fewest = int(counts.argmin())
         if counts[fewest] < n:

@@ -1,7 +1,7 @@
 """Choose the regime of the miniature by ZS and FT alone; run by hand, before any other row.
 
 Reads data/pilot.yaml, which holds candidates and gates, and the prepared sets; writes
-results/pilot/: gates.csv (every gate of every candidate tried, passed or not) and rates.csv (FT at
+data/choices/pilot/: gates.csv (every gate of every candidate tried, passed or not) and rates.csv (FT at
 every learning rate). PROTOCOL.md says what each gate is for. The choice is then written into
 params.yaml by hand: the pipeline never runs a pilot.
 """
@@ -104,7 +104,7 @@ def pilot(layout: Layout, candidate: str | None = None) -> None:
     read_set(layout.data, VALIDATION)  # raises an error now rather than after the pre-training
     if candidate is not None and candidate not in scales:
         raise ValueError(f"{PILOT}: no candidate {candidate!r}; there are: {', '.join(scales)}")
-    folder = layout.root / "results" / "pilot"
+    folder = layout.choices / "pilot"
     for name in scales if candidate is None else [candidate]:
         scale, gates, rates = scales[name], [], []
         for seed, (zero_shot, fine_tuned) in try_candidate(layout, scale, pilot).items():

@@ -3,8 +3,8 @@
 FT, FLYP and CaRot have the same budget: every learning rate with every seed of `search`. The rate
 with the best mean ID validation accuracy is chosen. At that rate the label smoothing of FT and FLYP
 is the one with the lowest mean ID validation ECE. Reads what the trainings read; writes
-results/<profile>/search/learning_rate.csv and label_smoothing.csv, which also hold the numbers of
-the test sets: they choose nothing. The choice is then written into params.yaml by hand: the
+data/choices/<profile>/learning_rate.csv and label_smoothing.csv, which also hold the numbers of the
+test sets: they choose nothing. The choice is then written into params.yaml by hand: the
 pipeline never searches.
 """
 
@@ -87,6 +87,6 @@ def try_values(
 
 def _write(layout: Layout, name: str, table: pd.DataFrame) -> None:
     if rank() == 0:
-        path = layout.results / "search" / f"{name}.csv"
+        path = layout.choices / layout.profile / f"{name}.csv"
         write_text(path, table.to_csv(index=False, float_format="%.6g"))
         print(table[table["chosen"]].to_string(index=False))

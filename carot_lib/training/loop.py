@@ -167,8 +167,7 @@ def fine_tune(
     """
     fabric = hardware.launch()
     torch.manual_seed(seed + fabric.global_rank)  # of layers that draw random numbers
-    if training.images_per_class is not None:
-        train_set = train_set.first_per_class(training.images_per_class)
+    train_set = train_set.first_per_class(training.images_per_class)
     n_images, n_templates = len(train_set.labels), class_prompts.shape[1]
     total_steps = training.total_steps(n_images)
     fingerprint = fingerprint_of(
