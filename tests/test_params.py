@@ -46,7 +46,8 @@ def problem(tmp_path: Path, *keys: str | int, value: object) -> str:
         (
             ("profile",),
             "tiny",
-            "profile: Input should be 'miniature', 'miniature_underconfident', 'imagenet' or 'folders', not 'tiny'",
+            "profile: Input should be 'miniature', 'miniature_underconfident', 'imagenet' or "
+            "'folders', not 'tiny'",
         ),
         (("seeds",), [], "seeds: List should have at least 1 item after validation, not 0"),
         (("seeds",), [0, -1], "seeds.1: Input should be greater than or equal to 0, not -1"),

@@ -1,8 +1,8 @@
 """Choose the regime of the miniature by ZS and FT alone; run by hand, before any other row.
 
-Reads data/pilot.yaml, which holds candidates and gates, and the prepared sets; writes
-data/choices/pilot/: gates.csv (every gate of every candidate tried, passed or not) and rates.csv (FT at
-every learning rate). PROTOCOL.md says what each gate is for. The choice is then written into
+Reads data/pilot.yaml, which holds candidates and gates, and the prepared sets; writes to
+data/choices/pilot/ gates.csv (every gate of every candidate tried, passed or not) and rates.csv (FT
+at every learning rate). PROTOCOL.md says what each gate is for. The choice is then written into
 params.yaml by hand: the pipeline never runs a pilot.
 """
 
