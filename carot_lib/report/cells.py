@@ -124,8 +124,9 @@ def recompute_from_predictions(
 
     @cache
     def metrics(key: MetricKey) -> dict[str, float]:
+        predictions = load(key)
         divisor = 1.0 if key.calibration == "none" else temperature(key.fitted)
-        return measure(load(key), divisor, params)
+        return measure(predictions, divisor, params)
 
     def value(key: MetricKey) -> float:
         if key.dataset == "ood":
