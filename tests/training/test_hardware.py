@@ -1,5 +1,7 @@
 """What a run computes on, and the messages where it is missing or too small."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -82,3 +84,15 @@ def test_a_fabric_computes_in_the_precision_asked_for():
         assert (matrix @ matrix).dtype == torch.float32
     with hardware(precision="bf16-mixed").launch().autocast():
         assert (matrix @ matrix).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("start", [HardwareParams.launch, HardwareParams.one_device])
+def test_every_way_to_start_sets_the_threads_and_null_leaves_them(start: Callable):
+    before = torch.get_num_threads()
+    try:
+        start(hardware(threads=3))
+        assert torch.get_num_threads() == 3
+        start(hardware(threads=None))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
