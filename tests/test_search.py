@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import yaml
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.layout import Layout
@@ -111,3 +112,12 @@ def test_the_choice_is_printed(
     # two headings; of three and two rows the chosen value with two seeds
     assert len(lines) == 2 + 3 * 2 + 2 * 2
     assert all(line.endswith("True") for line in lines if "chosen" not in line)
+
+
+def test_a_training_that_cannot_start_ends_the_search(layout: Layout):
+    tree = yaml.safe_load(layout.params.read_text())
+    tree["miniature"]["hardware"]["accelerator"] = "auto"  # in this process
+    layout.params.write_text(yaml.safe_dump(tree))
+    with pytest.raises(FileNotFoundError, match=r"pretrained/clip\.json"):
+        search(layout)
+    assert not layout.results.exists()

@@ -99,7 +99,6 @@ MISSING = [  # a stage, the first thing it misses in a fresh clone, and who make
         "models/miniature/wise_ft/seed0/classifier.json",
         "wise_ft@miniature-ft-0",
     ),
-    (("search",), "models/miniature/pretrained/clip.json", "pretrain@miniature"),
 ]
 
 

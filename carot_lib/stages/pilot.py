@@ -186,7 +186,7 @@ def gate_values(
 ) -> dict[GateName, float]:
     """Every number that a gate may bound; FT is that of the best learning rate."""
     rates, best = list(fine_tuned), best_rate(fine_tuned)
-    ft, ids = fine_tuned[best], ["id_test"]
+    place, ft, ids = rates.index(best), fine_tuned[best], ["id_test"]
     zs_id, ft_id = (one.mean(BinStats.mean_accuracy, ids) for one in (zero_shot, ft))
     zs_ood, ft_ood = (one.mean(BinStats.mean_accuracy, ood) for one in (zero_shot, ft))
     shifted = [zero_shot.mean(BinStats.mean_accuracy, [name]) for name in ood]
@@ -196,7 +196,7 @@ def gate_values(
         "zs_ood_accuracy": zs_ood,
         "zs_id_gap": zero_shot.mean(BinStats.signed_gap, ids),
         "zs_smallest_loss_of_a_shift": zs_id - max(shifted),
-        "ft_rates_to_the_nearer_end": min(rates.index(best), len(rates) - 1 - rates.index(best)),
+        "ft_rates_to_the_nearer_end": float(min(place, len(rates) - 1 - place)),
         "ft_id_gain": ft_id - zs_id,
         "ft_ood_change": ft_ood - zs_ood,
         "ft_id_gap": id_gap,

@@ -58,7 +58,8 @@ def draw(
 ) -> Tensor:
     """Pictures of the first pictogram, channels in [0, 1]."""
     concepts = torch.zeros(n, dtype=torch.long)
-    return glyphs.draw(concepts, recipe, size, Generator().manual_seed(seed)) / 255
+    images = glyphs.draw(concepts, recipe, size, Generator().manual_seed(seed))
+    return images.double() / 255
 
 
 def ink_of(images: Tensor) -> Tensor:
@@ -381,7 +382,7 @@ def test_a_blur_is_the_gaussian_of_its_width(glyphs: GlyphBank):
     sharp = draw(glyphs, recipe())
     soft = draw(glyphs, recipe(blur=fixed(0.8)))  # the same random values but for the blur
     taps = [math.exp(-(i**2) / (2 * 0.8**2)) for i in range(-2, 3)]
-    kernel = torch.tensor(taps) / sum(taps)
+    kernel = torch.tensor(taps, dtype=torch.float64) / sum(taps)
     kernel = (kernel[:, None] * kernel[None, :]).expand(3, 1, 5, 5)
     expected = torch.nn.functional.conv2d(sharp.permute(0, 3, 1, 2), kernel, groups=3)
     inside = soft.permute(0, 3, 1, 2)[:, :, 2:-2, 2:-2]
