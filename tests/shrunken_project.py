@@ -11,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("carot_lib", "notebooks", "appendix", "data", "params.yaml", "dvc.yaml", ".dvc")
+OTHER_REGIME = "results/miniature_underconfident/tables"  # notebook 07 compares with it
 GENERATED = shutil.ignore_patterns(
     "prepared", "checked", "cache", "tmp", "__pycache__", "config.local", "imagenet", "folders"
 )
@@ -25,7 +26,8 @@ RUNS = ["zs", "ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls", "carot"
 
 def make_project(root: Path) -> Path:
     """A copy with the shrunken world, as a source archive: without a git repository around it."""
-    for part in (*PARTS, ".dvcignore"):
+    (root / OTHER_REGIME).parent.mkdir(parents=True)
+    for part in (*PARTS, ".dvcignore", OTHER_REGIME):
         source = ROOT / part
         if source.is_dir():
             shutil.copytree(source, root / part, ignore=GENERATED)
