@@ -46,7 +46,7 @@ def make_project(root: Path) -> Path:
     scale["runs"]["carot"]["update_every"] = 2
     scale["runs"]["carot_update_2x"]["update_every"] = 4
     scale["evaluation"]["bootstrap"]["resamples"] = 50
-    write_yaml(root / "params.yaml", tree | {"miniature": scale})
+    write_yaml(root / "params.yaml", tree | {"seeds": [0], "miniature": scale})
     return root
 
 
