@@ -156,13 +156,6 @@ def normal_interval(value: float, resampled: Replicates, level: float) -> tuple[
     return value - width, value + width
 
 
-def percentile_interval(values: Replicates, level: float) -> tuple[float, float]:
-    """Ends of the middle part of the replicates, which holds the share `level`, in (0, 1)."""
-    level = check_level(level)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def _resamples(
     dataset: str, n: int, resamples: int, seed: int
 ) -> Iterator[tuple[slice, Float[np.ndarray, "chunk images"]]]:
