@@ -7,6 +7,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -229,6 +231,17 @@ def _finish(figure: Figure, ncols: int = 5, grid: bool = True) -> Figure:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols)
     return figure
+
+
+def _mean_line(ax: Axes, table: pd.DataFrame, x: str, y: str, run: str, **options: Any) -> None:
+    """The mean over seeds of a run as a line, in a band from the lowest to the highest."""
+    look = {"errorbar": ("pi", 100), "legend": False, **_line(run), **options}
+    sns.lineplot(table, x=x, y=y, ax=ax, **look)
+
+
+def _seed_marker(run: str) -> dict[str, Any]:
+    """Look of the markers of single seeds: small, pale, and not in the legend."""
+    return _marker(run, size=3.0) | {"alpha": PALENESS, "label": "_"}
 
 
 def _line(run: str) -> dict[str, str]:
