@@ -107,8 +107,8 @@ def test_the_distance_of_the_best_rate_from_the_nearer_end_of_the_grid(best: int
     ("low", "high", "passing", "failing", "words"),
     [
         (0.5, 0.7, [0.5, 0.6, 0.7], [0.499, 0.701, float("nan")], "from 0.5 to 0.7"),
-        (0.0, None, [0.0, 99], [-0.001, float("nan")], "at least 0"),
-        (None, 1.5, [1.5, -99], [1.501, float("nan")], "at most 1.5"),
+        (0.0, None, [0.0, 99.0], [-0.001, float("nan")], "at least 0"),
+        (None, 1.5, [1.5, -99.0], [1.501, float("nan")], "at most 1.5"),
     ],
 )
 def test_a_gate_is_a_range_with_its_ends(low, high, passing: list, failing: list, words: str):
@@ -155,22 +155,20 @@ def zs(accuracy: float) -> Outcome:
 def test_the_first_candidate_that_passes_with_every_seed_is_taken(
     layout: Layout, tried: Callable, capsys: pytest.CaptureFixture[str]
 ):
-    asked = tried({4: zs(0.6), 5: zs(0.4)}, {4: zs(0.5), 5: zs(0.7)})
+    tried({4: zs(0.6), 5: zs(0.4)}, {4: zs(0.5), 5: zs(0.7)}, {4: zs(0.5), 5: zs(0.6)})
     pilot(layout)
-    assert len(asked) == 2  # the third one is not tried
     out = capsys.readouterr().out
-    assert out.startswith("short fails:\n")
-    assert out.endswith("long passes every gate: write what differs into params.yaml\n")
-    gates = pd.read_csv(layout.root / "results" / "pilot" / "gates.csv")
-    assert len(gates) == 2 * 2 * 3  # candidates, seeds and gates
+    assert out == "long is the first that passes every gate: write it into params.yaml\n"
+    gates = pd.read_csv(layout.choices / "pilot" / "gates.csv")
+    assert len(gates) == 3 * 2 * 3  # candidates, seeds and gates
     (failed,) = gates[~gates["passed"]].itertuples()
     assert (failed.candidate, failed.seed, failed.gate) == ("short", 5, "zs_id_accuracy")
     assert (failed.value, failed.low, failed.high) == (0.4, 0.5, 0.7)
-    rates = pd.read_csv(layout.root / "results" / "pilot" / "rates.csv")
-    assert len(rates) == 2 * 2 * 4  # candidates, seeds, and ZS with three rates
+    rates = pd.read_csv(layout.choices / "pilot" / "rates.csv")
+    assert len(rates) == 3 * 2 * 4  # candidates, seeds, and ZS with three rates
     chosen = rates[rates["chosen"]]
     assert set(chosen["learning_rate"]) == {0.01}
-    assert len(chosen) == 4
+    assert len(chosen) == 6
     assert set(chosen["id_test_accuracy"]) == {0.75}
     assert set(chosen["r_gap"]) == {0.5}
     # ZS has no rate; (.1 + .3) / 2
@@ -185,8 +183,26 @@ def test_if_none_passes_the_gates_of_the_nearest_one_are_said(layout: Layout, tr
     assert str(caught.value).splitlines() == [
         "no candidate passes every gate; the nearest one, long, fails:",
         "seed 5: zs_id_accuracy is 0.7500, not from 0.5 to 0.7",
-        f"all gates: {layout.root / 'results' / 'pilot' / 'gates.csv'}",
+        f"all gates: {layout.choices / 'pilot' / 'gates.csv'}",
     ]
+
+
+def test_a_candidate_tried_alone_replaces_its_rows_and_keeps_those_of_others(
+    layout: Layout, tried: Callable
+):
+    tried({4: zs(0.6), 5: zs(0.4)}, {4: zs(0.5), 5: zs(0.7)}, {4: zs(0.5), 5: zs(0.6)})
+    pilot(layout)
+    path = layout.choices / "pilot" / "gates.csv"
+    before = pd.read_csv(path)
+    tried({4: zs(0.6), 5: zs(0.6)})
+    pilot(layout, "short")
+    after = pd.read_csv(path)
+    assert list(after["candidate"]) == list(before["candidate"])  # in the order of the file
+    others = before["candidate"] != "short"
+    assert after[others].equals(before[others])
+    assert after["passed"].all()
+    with pytest.raises(ValueError, match=r"no candidate 'shrt'; there are: short, long"):
+        pilot(layout, "shrt")
 
 
 def test_every_gate_that_failed_is_said_with_its_range(layout: Layout, tried: Callable):
@@ -315,7 +331,6 @@ def test_a_candidate_is_zs_and_ft_at_every_rate_with_every_seed(
     monkeypatch.setattr(pilot_module, "load_world", lambda *arguments: None)
     monkeypatch.setattr(pilot_module, "read_pictograms", lambda path: [])
     monkeypatch.setattr(pilot_module, "run_trials", run_trials)
-    monkeypatch.setattr(pilot_module, "map_in_workers", lambda f, items, label: map(f, items))
     plan = read_params(layout.root / "data" / "pilot.yaml", PilotParams)
     scale = load_scale(layout)
     found = try_candidate(layout, scale, plan)
