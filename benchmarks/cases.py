@@ -70,9 +70,8 @@ def miniature(root: Path) -> Case:
         data = batches(train.open_images(clip.preprocessing), train.labels, draws, workers=0)
         batches_of[name] = list(itertools.islice(data, steps))
     warmup = count_steps(training.warmup, total_steps)
-    return Case(
-        "the miniature's", clip, prompts, runs, batches_of, training, warmup, scale.hardware
-    )
+    hardware = scale.hardware.model_copy(update={"threads": None})  # all cores
+    return Case("the miniature's", clip, prompts, runs, batches_of, training, warmup, hardware)
 
 
 def published(root: Path, config: dict[str, Any], batch_size: int, steps: int) -> Case:
