@@ -58,6 +58,7 @@ def miniature(root: Path) -> Case:
     scale = load_params(layout.params).miniature
     training, runs = scale.training, {name: scale.run(name) for name in RUNS}
     clip, train = load_clip(layout.pretrained), read_set(layout.data, "train")
+    train = train.first_per_class(scale.training.images_per_class)
     prompts = read_prompts(layout.data, clip.context_length)
     total_steps = training.total_steps(len(train.labels))
     steps = count_steps(runs["carot"].update_every, total_steps)
