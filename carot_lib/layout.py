@@ -14,7 +14,7 @@ class Layout:
 
     Attributes:
         root: the project's folder, which holds params.yaml.
-        profile: `miniature`, `imagenet` or `folders`; part of every path that a stage writes.
+        profile: one of params.yaml, such as `miniature`; part of every path that a stage writes.
     """
 
     root: Path
