@@ -52,7 +52,7 @@ class Cell:
     row: dict[str, str]  # values of the columns that name its row
     column: str
     printed: float  # the number in the file
-    interval: tuple[float, float] | None  # bootstrap interval; None where the table has none
+    interval: tuple[float, float] | None  # None where the table has none
     meaning: str  # description
     compute: Statistic  # computes it from the metrics of runs
     seed: int | None  # training seed it belongs to; None for a mean over all

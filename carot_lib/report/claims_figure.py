@@ -131,13 +131,14 @@ def _margin(relation: str) -> float:
 
 def _claimed(relation: str, low: float, high: float) -> tuple[float, float]:
     """The values that a relation allows, between the ends of an axis."""
-    margin = _margin(relation)
-    match relation.split()[0]:
+    name, _, number = relation.partition(" ")
+    end = float(number)
+    match name:
         case "<":
-            return low, -margin
+            return low, end
         case ">":
-            return margin, high
-    return -margin, margin
+            return end, high
+    return -end, end
 
 
 def _paper_marker() -> dict:

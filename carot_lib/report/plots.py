@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from carot_lib.report.names import RUN_NAMES
-from carot_lib.report.styles import DASHED, GREY, OVER, PAGE_WIDTH, UNDER, colour_of, marker_of
+from carot_lib.report.styles import DASHED, GREY, PAGE_WIDTH, UNDER, colour_of, marker_of
 
 SMOOTHED = 20  # optimizer steps of a running mean
 PALENESS = 0.5  # opacity of single seeds behind their mean
@@ -98,7 +98,6 @@ def accuracy_ece_plane(points: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = plt.subplots(1, len(points), figsize=(PAGE_WIDTH, 3.5), squeeze=False)
     for ax, (title, table) in zip(axes[0], points.items(), strict=True):
         for run, part in table.groupby(level="run", sort=False):
-            # lines, not error bars: a bootstrap interval need not contain its value
             look = {"color": colour_of(run), "linewidth": 0.9, "zorder": 2, "alpha": PALENESS}
             acc, ece = part["acc"], part["ece"]
             ax.hlines(ece["value"], acc["low"], acc["high"], **look)
@@ -114,23 +113,21 @@ def accuracy_ece_plane(points: Mapping[str, pd.DataFrame]) -> Figure:
     return _finish(figure)
 
 
-def pretraining_curves(history: pd.DataFrame, logit_scale: float) -> Figure:
+def pretraining_curves(history: pd.DataFrame) -> Figure:
     """Contrastive loss, as a running mean over 20 steps, and logit scale of the pre-training.
 
     Args:
         history: columns step, contrastive and logit_scale.
-        logit_scale: that of the model in use, which may have been fitted anew after the training.
     """
     figure, (loss, scale) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.4))
     means = history["contrastive"].rolling(SMOOTHED, min_periods=1).mean()
     loss.plot(history["step"], means, color=UNDER)
-    scale.plot(history["step"], history["logit_scale"], color=UNDER, label="while it trains")
-    scale.axhline(
-        logit_scale, color=OVER, ls=DASHED, label=f"of the model in use: {logit_scale:.1f}"
-    )
+    scale.plot(history["step"], history["logit_scale"], color=UNDER)
     loss.set(xlabel="optimizer step", ylabel="contrastive loss (nats)", ylim=(0, None))
     scale.set(xlabel="optimizer step", ylabel="logit scale", ylim=(0, None))
-    return _finish(figure)
+    for ax in (loss, scale):
+        ax.grid()
+    return figure
 
 
 def training_curves(histories: pd.DataFrame) -> Figure:

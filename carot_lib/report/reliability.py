@@ -42,7 +42,7 @@ def reliability_diagram(
     Args:
         ax: axes to draw on.
         stats: predictions grouped by confidence; bins of fewer than 10 samples are left out.
-        interval: bootstrap interval of the ECE, printed below it, in percent.
+        interval: interval of the ECE over test images, printed below it, in percent.
         level: confidence level of the interval, the consistency boxes and the calibration test,
             which says whether the ECE is explained by noise.
 
@@ -110,7 +110,7 @@ def reliability_grid(
 
     Args:
         stats: statistics by row title and column title; every row has the same columns.
-        intervals: bootstrap intervals of the ECEs, by the same titles.
+        intervals: intervals of the ECEs, by the same titles.
         level: confidence level of the intervals, boxes and calibration tests.
 
     Raises:

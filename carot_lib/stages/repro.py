@@ -55,7 +55,9 @@ def trainings_at_a_time(layout: Layout) -> int:
     hardware = tree[layout.profile]["hardware"]
     if hardware["threads"] is None:
         return 1
-    return max(1, (os.cpu_count() or 1) // (hardware["threads"] * hardware["devices"]))
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on every system
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // (hardware["threads"] * hardware["devices"]))
 
 
 def _run(words: list[str], root: Path) -> None:

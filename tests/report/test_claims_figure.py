@@ -65,10 +65,10 @@ def test_a_row_has_value_interval_and_the_papers_value_in_colours_that_words_rep
 
 
 def test_the_claimed_side_is_shaded_up_to_zero_or_the_margin():
-    relations = ("> 0", "< 0", "> 0.01", "< -0.01", "within 0.01")
+    relations = ("> 0", "< 0", "> 0.01", "< -0.01", "within 0.01", "< 0.01")
     (ax,) = panels(*(row("1", relation, 0.05, "holds") for relation in relations))
     low, high = ax.get_xlim()
-    expected = [(0, high), (low, 0), (0.01, high), (low, -0.01), (-0.01, 0.01)]
+    expected = [(0, high), (low, 0), (0.01, high), (low, -0.01), (-0.01, 0.01), (low, 0.01)]
     np.testing.assert_allclose(shaded(ax), expected)
     assert low < -0.01
 

@@ -202,14 +202,11 @@ def test_training_curves_have_a_panel_for_each_term_in_order():
     assert legend(figure) == ["FLYP", "CaRot"]
 
 
-def test_pretraining_shows_the_scale_of_the_model_in_use():
+def test_pretraining_is_its_loss_and_its_logit_scale():
     table = history(contrastive=[3.0, 2.0, 1.0]).assign(logit_scale=[14.0, 15.0, 15.4])
-    figure = pretraining_curves(table, 19.06)
-    loss, scale = figure.axes
+    loss, scale = pretraining_curves(table).axes
     assert loss.lines[0].get_ydata().tolist() == [3, 2.5, 2]  # running means
     assert scale.lines[0].get_ydata().tolist() == [14, 15, 15.4]
-    assert scale.lines[1].get_ydata() == [19.06, 19.06]
-    assert legend(figure) == ["while it trains", "of the model in use: 19.1"]
 
 
 def test_several_seeds_are_a_mean_in_a_band():

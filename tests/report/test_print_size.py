@@ -53,7 +53,7 @@ def learning_rates() -> Figure:
 
 def pretraining() -> Figure:
     history = pd.DataFrame({"step": [1, 2], "contrastive": [3.0, 2.0], "logit_scale": [14.0, 15.0]})
-    return plots.pretraining_curves(history, 19.1)
+    return plots.pretraining_curves(history)
 
 
 def losses() -> Figure:
