@@ -11,7 +11,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("carot_lib", "notebooks", "appendix", "data", "params.yaml", "dvc.yaml", ".dvc")
-REGIMES = [f"results/{name}/tables" for name in ("miniature", "miniature_underconfident")]
 GENERATED = shutil.ignore_patterns(
     "prepared", "checked", "cache", "tmp", "__pycache__", "config.local", "imagenet", "folders"
 )
@@ -26,7 +25,7 @@ RUNS = ["zs", "ft", "ft_ls", "wise_ft", "wise_ft_ls", "flyp", "flyp_ls", "carot"
 
 def make_project(root: Path) -> Path:
     """A copy with the shrunken world, as a source archive: without a git repository around it."""
-    for part in (*PARTS, ".dvcignore", *REGIMES):  # notebook 07 compares the two regimes
+    for part in (*PARTS, ".dvcignore"):
         source = ROOT / part
         if source.is_dir():
             shutil.copytree(source, root / part, ignore=GENERATED)

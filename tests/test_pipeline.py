@@ -244,7 +244,7 @@ def test_what_stands_in_the_way_of_a_result_is_one_line(
     path.unlink() if path.is_file() else path.rmdir()
     aside.rename(path)
     assert done.returncode == 2
-    others = ("Warning", "temperature of ")  # the shrunken world has few images to choose by
+    others = ("Warning", "temperature")  # the shrunken world has few images to choose by
     lines = [line for line in done.stderr.splitlines() if not any(o in line for o in others)]
     (line,) = lines
     assert line.startswith(str(path))

@@ -65,7 +65,7 @@ def call(
             code = end.code
         lines = capsys.readouterr().err.splitlines()
         # a warning: the logits are made up
-        return code, [line for line in lines if not line.startswith("temperature of ")]
+        return code, [line for line in lines if not line.startswith("temperature")]
 
     return run
 

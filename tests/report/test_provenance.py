@@ -91,7 +91,7 @@ def test_the_record_names_every_result_with_its_hash_and_its_stage(layout: Layou
 def test_the_record_names_parameters_sets_and_versions(layout: Layout):
     made = write_provenance(layout)
     assert (made.profile, made.params) == ("miniature", params_hash(layout))
-    assert made.seeds == [0]
+    assert made.seeds == [0, 1, 2]
     assert made.rows[0] == "zs"
     assert list(made.sets) == list(SETS)
     assert made.sets["v2"].fingerprint == read_set(layout.data, "v2").fingerprint

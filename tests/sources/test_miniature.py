@@ -40,8 +40,9 @@ CAPTION = Pictogram("☀", "sun", False, "")
 
 
 def params(**changes: object) -> PictogramParams:
-    small = {"kind": "pictograms", "world": "world.yaml", "image_size": 16, "seed": 0}
-    return PictogramParams.model_validate(small | {"subset_size": 3} | changes)
+    small = {"kind": "pictograms", "world": "world.yaml", "adversarial": "adversarial.json"}
+    small |= {"image_size": 16, "seed": 0, "subset_size": 3}
+    return PictogramParams.model_validate(small | changes)
 
 
 def world(**changes: object) -> World:

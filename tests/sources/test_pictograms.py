@@ -99,7 +99,7 @@ def test_an_invalid_list_is_refused(tmp_path: Path, rows: str, message: str):
 
 def test_the_pictograms_of_the_project_have_unicodes_names():
     pictograms = read_pictograms(LIST)
-    assert len(pictograms) == 200
+    assert len(pictograms) == 183
     for one in pictograms:
         assert one.name == unicodedata.name(one.character).lower()
         assert one.is_class or not one.object_name
@@ -214,12 +214,12 @@ HASH = """
 import hashlib
 from pathlib import Path
 import torch, yaml
-from carot_lib.sources.miniature import World, handwritten
+from carot_lib.sources.miniature import World
 from carot_lib.sources.pictograms import GlyphBank, read_pictograms
 classes = [one for one in read_pictograms(Path("data/pictograms.csv")) if one.is_class]
 world = World.model_validate(yaml.safe_load(Path("data/miniature.yaml").read_text()))
 glyphs = GlyphBank(classes, world.faces)
-digest = hashlib.sha256(handwritten(classes, 32)[0].tobytes())
+digest = hashlib.sha256()
 for recipe in world.recipes.values():
     generator = torch.Generator().manual_seed(0)
     shown = torch.arange(100).repeat(2)
