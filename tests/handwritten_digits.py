@@ -51,6 +51,7 @@ def digit_params() -> dict:
     folders["hardware"] = miniature["hardware"]
     folders["training"] = miniature["training"] | {"epochs": 3, "images_per_class": None}
     folders["runs"] = miniature["runs"]
+    folders["runs"]["ft"]["learning_rate"] = 1.0e-3
     folders["data"]["validation_per_class"] = 10
     folders["evaluation"]["ood"] = list(SHIFTS)
     return numbers

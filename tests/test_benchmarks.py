@@ -70,7 +70,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[[], Clip
     layout = Layout(root, "miniature")
     shutil.copy(ROOT / "dvc.yaml", root)
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["miniature"]["training"] |= {"batch_size": 8, "warmup": 1}
+    training = {"batch_size": 8, "warmup": 1, "epochs": 10, "images_per_class": None}
+    tree["miniature"]["training"] |= training
     tree["miniature"]["runs"]["carot"]["update_every"] = 3
     layout.params.write_text(yaml.safe_dump(tree))
     pictures = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)

@@ -41,6 +41,7 @@ def save(layout: Layout, run: str, name: str, fingerprint: str = "") -> None:
 def project(folder: Path) -> Layout:
     """A project with the predictions of FT, and few resamples."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["seeds"] = [0]
     tree["miniature"]["evaluation"]["bootstrap"]["resamples"] = 40
     tree["miniature"]["evaluation"]["temperature"]["step"] = 0.1
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))

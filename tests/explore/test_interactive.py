@@ -44,6 +44,7 @@ def line_figure(slider: widgets.FloatSlider) -> InteractiveFigure:
 
 
 def test_the_picture_follows_its_controls_and_is_the_same_for_the_same_state():
+    plt.close("all")  # of other tests
     slider = widgets.FloatSlider(value=0.2, max=1)
     shown = line_figure(slider)
     first = shown.picture.value
