@@ -58,6 +58,9 @@ class PlainTraining:
     def train(self, batches: Sequence[Batch]) -> float:
         """One optimizer step per batch; the first loss term of the last step."""
         self.model.train()
+        for module in self.model.modules():
+            if "BatchNorm" in type(module).__name__:
+                module.eval()  # keeps its running statistics
         for step, batch in enumerate(batches, start=1):
             factor = learning_rate_factor(step - 1, self.warmup_steps, self.steps)
             for group in self.optimizer.param_groups:

@@ -78,7 +78,7 @@ def accuracy_and_ece(
 
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
 def test_intervals_cover_and_without_the_seeds_they_do_not(n_seeds: int):
-    rng, spread, n = np.random.default_rng(0), 0.35, 800
+    rng, spread, n = np.random.default_rng(0), 0.35, 2_000
     plain = np.full((1, 200), 1 / 200)
     many = [accuracy_and_ece(*draws(rng, 5, spread), plain) for _ in range(2000)]
     truth = np.mean(many, axis=(0, 2, 3))
@@ -94,7 +94,7 @@ def test_intervals_cover_and_without_the_seeds_they_do_not(n_seeds: int):
                 low, high = estimate.interval(0.95)
                 covered[i, k, j] = low < truth[j] < high
     share, without_seeds = covered.mean(axis=0)
-    # the standard error of a share of 800 is .008
+    # the standard error of a share of 2,000 is .005
     assert all((share >= 0.93) & (share <= 0.97))
     assert all(without_seeds < 0.92)
 

@@ -116,7 +116,9 @@ def test_trials_run_side_by_side_on_one_cpu_each_and_else_in_this_process(
         return iter([function(one) for one in items])
 
     monkeypatch.setattr(trial_module, "map_in_workers", in_workers)
-    monkeypatch.setattr(trial_module, "run_trial", lambda trial: Outcome({}, trial.seed, 1.0))
+    monkeypatch.setattr(
+        trial_module, "run_trial", lambda trial: Outcome({}, float(trial.seed), 1.0)
+    )
     trials = [make_trial("flyp", seed, **where) for seed in (2, 1)]
     assert [one.temperature for one in run_trials(trials, "rates")] == [2, 1]
     assert seen == ["rates"] * side_by_side
