@@ -47,12 +47,11 @@ def digit_params() -> dict:
     numbers = yaml.safe_load((ROOT / "params.yaml").read_text())
     miniature, folders = numbers["miniature"], numbers["folders"]
     miniature["pretrained"] |= {"steps": 30, "batch_size": 64, "warmup_steps": 3}
-    miniature["pretrained"]["model"]["initial_logit_scale"] = 14.0  # learns faster from scratch
     folders["pretrained"] = {"kind": "miniature"}
     folders["hardware"] = miniature["hardware"]
-    folders["training"] = miniature["training"] | {"epochs": 3, "images_per_class": None}
+    folders["training"] = miniature["training"] | {"epochs": 8, "images_per_class": None}
     folders["runs"] = miniature["runs"]
-    folders["runs"]["ft"]["learning_rate"] = 1.0e-3
+    folders["runs"]["ft"]["learning_rate"] = 2.0e-3
     folders["data"]["validation_per_class"] = 10
     folders["evaluation"]["ood"] = list(SHIFTS)
     return numbers
