@@ -38,11 +38,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     for file in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / file, root)
     write_digits(root / "data" / "folders", 300, 100)
-    shutil.copytree(ROOT / "data" / "paper", root / "data" / "paper")
+    for folder in ("paper", "choices"):
+        shutil.copytree(ROOT / "data" / folder, root / "data" / folder)
     for file in ("pictograms.csv", "miniature.yaml", "adversarial.json"):
         shutil.copy(ROOT / "data" / file, root / "data")
     (root / "captions.txt").write_text("a scan of {}.\nhandwriting: {}\nthe digit {}, by hand.\n")
-    numbers = digit_params() | {"profile": "folders"}
+    numbers = digit_params() | {"profile": "folders", "seeds": [0]}
     folders = numbers["folders"]
     folders["data"] |= {"templates": "captions.txt", "validation_per_class": 3}
     folders["training"] |= {"epochs": 1, "warmup": 1}
