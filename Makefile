@@ -67,10 +67,10 @@ lab: $(READY)  ## open JupyterLab at its start notebook; LAB=--no-browser only p
 	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab \
 	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB)
 
-pilot: $(READY)  ## choose the regime of the miniature by ZS and FT alone (an hour)
+pilot: $(READY)  ## choose the regime of the miniature by ZS and FT alone (half an hour)
 	$(BIN)/python -m carot_lib pilot
 
-search: $(READY)  ## choose learning rates and label smoothing on ID validation data (ten minutes)
+search: $(READY)  ## choose learning rates and label smoothing on ID validation data (half an hour)
 	$(BIN)/python -m carot_lib search
 
 lint: $(READY_TEST)  ## check style and formatting
