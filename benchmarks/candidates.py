@@ -28,7 +28,7 @@ class Ours:
         prompts = case.prompts.to(self.fabric.device)
         self.method = self.run.build(Setup(clip, prompts, len(self.data)))
         self.optimizer = build_optimizer(
-            self.method.model, self.run.learning_rate, case.training.weight_decay
+            self.run.parameter_groups(self.method.model), case.training.weight_decay
         )
 
     def __call__(self) -> float:

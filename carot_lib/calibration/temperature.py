@@ -85,8 +85,8 @@ def select_temperature(
     near = np.flatnonzero(values == values.min())
     best = near[np.abs(np.log(grid[near])).argmin()]
     chosen = float(grid[best])
-    at_bound = bool(np.isclose(chosen, low) or np.isclose(chosen, high))
     before = direct_ece(logits, labels, 1.0, n_bins)
+    at_bound = is_bound(chosen, low, high)
     return TemperatureChoice(chosen, at_bound, before, float(values[best]), grid, values)
 
 
@@ -125,6 +125,11 @@ def temperature_of_least_nll(
         return 1 / greatest
     ends = np.log(least), np.log(greatest)
     return 1 / float(np.exp(brentq(lambda log_beta: slope(np.exp(log_beta)), *ends, xtol=1e-12)))
+
+
+def is_bound(temperature: float, low: float, high: float) -> bool:
+    """Whether a temperature is an end of the range of which it was chosen."""
+    return bool(np.isclose(temperature, [low, high]).any())
 
 
 def _check_range(low: float, high: float) -> tuple[float, float]:

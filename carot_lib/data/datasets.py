@@ -6,7 +6,6 @@ its labels and either its images or their paths. Every profile uses this form.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from carot_lib.data.images import locate, read_image
 from carot_lib.data.prompts import Template, as_templates, clip_templates, tokenize_prompts
 from carot_lib.distributed import world_size
 from carot_lib.files import atomic_write, read_json, reading
+from carot_lib.processes import usable_cores
 
 MAX_WORKERS = 8  # processes that decode image files for prediction; each one holds two batches
 
@@ -154,13 +154,6 @@ class FileImages(Dataset):
 
     def __getitem__(self, indices: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
         return torch.stack([self.transform(self.source.read_image(i)) for i in indices])
-
-
-def usable_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def write_set(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -60,6 +60,13 @@ class RunParams(StrictParams):
     def build(self, setup: Setup) -> "Method":
         """The method, ready to train on `setup`."""
         raise NotImplementedError
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """What the optimizer trains: groups of parameters, each with its peak learning rate.
+
+        One group holds all of them, unless a method has learning rates of its own, say for a head.
+        """
+        return [{"params": list(model.parameters()), "lr": self.learning_rate}]
 
 
 @runtime_checkable

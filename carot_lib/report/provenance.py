@@ -218,8 +218,6 @@ def machine() -> str:
     """System, processor, cores and GPUs in words."""
     import torch
 
-    from carot_lib.data.datasets import usable_cores
-
     system, processor = f"{platform.system()} {platform.machine()}", platform.processor()
     with suppress(OSError, TypeError):  # only Linux has this file, and only x86 the line
         info = Path("/proc/cpuinfo").read_text()

@@ -1,4 +1,4 @@
-"""The adversarial filter of set `a`: pictures that an independent classifier gets wrong.
+"""The adversarial filter of set `a`: pictures that a reference classifier gets wrong.
 
 The classifier is trained here, and rounding makes its errors differ between processors. So the
 choice is kept in git, data/adversarial.json, made by `python -m carot_lib choose_adversarial`: from

@@ -2,7 +2,7 @@
 
 Each shift follows the principle of its namesake: `v2` samples a slightly harder recipe anew, `r`
 shows renditions of a subset of the classes, `a` keeps those pictures from the web, of another
-subset, that an independent classifier of photos gets wrong, `sketch` shows pencil outlines, and
+subset, that a reference classifier of photos gets wrong, `sketch` shows pencil outlines, and
 `objectnet` changes pose, place and clutter and has coarser labels. `handwritten` is real:
 scikit-learn's scanned digits.
 
@@ -41,7 +41,7 @@ class DrawnSetParams(StrictParams):
 
 
 class ReferenceParams(StrictParams):
-    """The independent classifier whose errors make a filtered set."""
+    """The reference classifier, which nothing else uses, and whose errors make a filtered set."""
 
     recipe: str  # of the pictures that it is trained on, a key of `recipes`
     images_per_class: PositiveInt  # drawn for it alone
@@ -214,7 +214,8 @@ def handwritten(
     ink = F.interpolate(ink, size=(image_size * 3 // 4,) * 2, mode="bicubic").clamp(0, 1)
     margin = (image_size - ink.shape[-1]) // 2
     ink = F.pad(ink, (margin, image_size - ink.shape[-1] - margin) * 2)
-    grey = ((1 - 0.8 * ink) * 255).round().to(torch.uint8)
+    # exact halves are computed a little above or below, by the processor: all of them round up
+    grey = ((1 - 0.8 * ink) * 255 + 0.5 + 1e-6).floor().to(torch.uint8)
     images = grey.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous().numpy()
     label_space = {"names": names, "columns": [[position[name]] for name in names]}
     return images, digits.target[order].astype(np.int64), label_space

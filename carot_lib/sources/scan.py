@@ -4,27 +4,25 @@ Problems are collected, not raised: a user sees all of them at once, each with w
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import PositiveInt
 from torchvision.datasets.folder import is_image_file
 
-from carot_lib.data.datasets import usable_cores, write_set
+from carot_lib.data.datasets import write_set
 from carot_lib.data.images import locate, why_unreadable
 from carot_lib.files import write_json
-from carot_lib.progress import track
+from carot_lib.processes import map_in_processes
 from carot_lib.schema import StrictParams
 
 CHUNK = 256  # images that one process checks at a time
 MAX_LISTED = 5  # names that one line of a report lists
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
-Item, Result = TypeVar("Item"), TypeVar("Result")
 Files = dict[str, list[str]]  # sorted paths by class
 
 
@@ -167,17 +165,6 @@ def check_validation(
     return []
 
 
-def map_in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], label: str, unit: str, chunk: int = 1
-) -> Iterator[Result]:
-    """Apply a function to all items on all cores, `chunk` at a time; results come in order.
-
-    `label` and `unit` (in the plural) are for the progress bar.
-    """
-    with ProcessPoolExecutor(max(1, min(usable_cores(), len(items) // chunk))) as pool:
-        yield from track(pool.map(function, items, chunksize=chunk), len(items), label, unit)
-
-
 def find_unreadable(scan: DatasetScan, folder: Path) -> dict[str, str]:
     """Decode every image and return why some of them cannot be, by path.
 
@@ -186,7 +173,7 @@ def find_unreadable(scan: DatasetScan, folder: Path) -> dict[str, str]:
     """
     paths = [path for one in scan.found for path in one.paths]
     images = [locate(folder, path, scan.shards) for path in paths]
-    reasons = map_in_processes(why_unreadable, images, "checking", "images", CHUNK)
+    reasons = map_in_processes(why_unreadable, images, "checking", "images", chunk=CHUNK)
     return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
 
 

@@ -22,13 +22,13 @@ from fsspec.core import url_to_fs
 from torchvision.datasets.folder import is_image_file
 
 from carot_lib.data.images import read_bytes, reason, shard_url
+from carot_lib.processes import map_in_processes
 from carot_lib.sources.folders import RESERVED_NAMES, SET_NAMES, read_lines, read_templates_file
 from carot_lib.sources.scan import (
     DatasetScan,
     ImageParams,
     ImageSet,
     check_validation,
-    map_in_processes,
     shorten,
 )
 

@@ -33,6 +33,7 @@ from carot_lib.calibration.bootstrap import (
 )
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.calibration.reported import CHOSEN, choose_temperature, measure, temperature_of
+from carot_lib.calibration.temperature import is_bound
 from carot_lib.evaluation import TABLE1_COLUMNS, EvaluationParams, load_evaluation
 from carot_lib.files import atomic_write, write_json, write_text
 from carot_lib.layout import VALIDATION, Layout
@@ -53,8 +54,9 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
     validation = Predictions.load(layout.predictions(run, seed, VALIDATION))
     chosen = choose_temperature(validation, params)
     by_nll = temperature_of("temperature_nll", validation, params)
-    at_bound = {"temperature": chosen.at_bound, "temperature_nll": is_bound(by_nll, params)}
     temperatures = {"none": 1.0, "temperature": chosen.temperature, "temperature_nll": by_nll}
+    low, high = params.temperature.low, params.temperature.high
+    at_bound = {key: is_bound(temperatures[key], low, high) for key in CHOSEN}
     for key in CHOSEN:
         if at_bound[key]:
             bound = f"{temperatures[key]:g} is at the end of the range: a better one may lie beyond"
@@ -96,7 +98,7 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
         "run": run,
         "seed": seed,
         "temperature": chosen.temperature,
-        "at_bound": chosen.at_bound,
+        "at_bound": at_bound["temperature"],
         "criterion": "ece",
         "n_bins": params.n_bins,
         "ece_before": chosen.value_before,
@@ -116,12 +118,6 @@ def evaluate(layout: Layout, run: str, seed: int) -> None:
         for column, (name, key, metric) in TABLE1_COLUMNS.items()
     }
     write_json(layout.summary(run, seed), summary)
-
-
-def is_bound(temperature: float, params: EvaluationParams) -> bool:
-    """Whether a temperature is an end of the range of which it was chosen."""
-    ends = [params.temperature.low, params.temperature.high]
-    return bool(np.isclose(temperature, ends).any())
 
 
 def resample(

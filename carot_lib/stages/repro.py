@@ -6,7 +6,6 @@ those of an earlier run. In the end a plain `dvc repro` finds nothing left to do
 """
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from dvc.repo import Repo
 
 from carot_lib.files import StageError
 from carot_lib.layout import Layout
-from carot_lib.processes import end_with_parent
+from carot_lib.processes import end_with_parent, usable_cores
 
 PATIENCE = 5.0  # seconds between two interrupts of a stage that does not end
 
@@ -55,9 +54,7 @@ def trainings_at_a_time(layout: Layout) -> int:
     hardware = tree[layout.profile]["hardware"]
     if hardware["threads"] is None:
         return 1
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on every system
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, cores // (hardware["threads"] * hardware["devices"]))
+    return max(1, usable_cores() // (hardware["threads"] * hardware["devices"]))
 
 
 def _run(words: list[str], root: Path) -> None:

@@ -57,12 +57,13 @@ def fit(
         method: its model is trained in place.
         data: one batch per step, starting after those of the checkpoint's history.
         total_steps: length of the schedule.
-        optimizer: over the method's model, at the peak learning rate.
+        optimizer: over the method's model, each group at its peak learning rate.
         warmup_steps: length of the schedule's rise.
         clip_gradient_norm: bound on the global norm of the gradients; None for no bound.
         fabric: devices and precision.
-        log: receives the record of each step, in order: `step`, `learning_rate`, every loss term,
-            and, under names with a slash, scalars of the method and of the validation.
+        log: receives the record of each step, in order: `step`, `learning_rate` (of the first
+            group), every loss term, and, under names with a slash, scalars of the method and of the
+            validation.
         accumulation: micro-batches per step, of which one at a time is in memory.
         checkpoint: saves the state regularly; None: never.
         validation: number of steps between two evaluations, and what evaluates; None: never.
@@ -181,7 +182,8 @@ def fine_tune(
         clip = clip.to(fabric.device)
         method = run.build(Setup(clip, class_prompts.to(fabric.device), total_steps))
         fused = hardware.precision != "16-mixed"
-        optimizer = build_optimizer(method.model, run.learning_rate, training.weight_decay, fused)
+        groups = run.parameter_groups(method.model)
+        optimizer = build_optimizer(groups, training.weight_decay, fused)
     draw = {"epochs": draw_epochs, "pairs": draw_pairs}[run.sampling]
     rng = np.random.default_rng(seed)
     draws = draw(n_images, n_templates, training.epochs, training.batch_size, rng)

@@ -1,10 +1,10 @@
 """What all trainings share: their length, the optimizer and its learning-rate schedule."""
 
 import math
+from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import nn
 
 from carot_lib.schema import PositiveSteps, Steps, StrictParams
 
@@ -25,17 +25,18 @@ class TrainingParams(StrictParams):
 
 
 def build_optimizer(
-    model: nn.Module, learning_rate: float, weight_decay: float, fused: bool = True
+    groups: list[dict[str, Any]], weight_decay: float, fused: bool = True
 ) -> torch.optim.AdamW:
-    """AdamW over all parameters in one group, including norms, biases and the logit scale.
+    """AdamW, with one weight decay for all parameters: also norms, biases and the logit scale.
 
-    The `fused` implementation is faster, but does not allow clipping in `16-mixed`.
+    Args:
+        groups: see `carot_lib.methods.base.RunParams.parameter_groups`.
+        weight_decay: of every parameter.
+        fused: a faster implementation, which does not allow clipping in `16-mixed`.
 
     Source: the public codes; CaRot, Section A.1.
     """
-    return torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=fused
-    )
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=fused)
 
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:

@@ -1,11 +1,8 @@
 """Trainings that are evaluated at once and then forgotten: what choices are made by."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,18 +10,16 @@ from jaxtyping import Float
 
 from carot_lib.calibration.bin_stats import BinStats
 from carot_lib.calibration.temperature import select_temperature, temperature_of_least_nll
-from carot_lib.data.datasets import read_prompts, read_set, usable_cores
+from carot_lib.data.datasets import read_prompts, read_set
 from carot_lib.evaluation import EvaluationParams
 from carot_lib.layout import VALIDATION
 from carot_lib.methods.base import RunParams
 from carot_lib.models.clip import ImageClassifier, load_clip
 from carot_lib.models.inference import predict_logits
-from carot_lib.progress import track
+from carot_lib.processes import map_in_processes
 from carot_lib.training.hardware import HardwareParams
 from carot_lib.training.loop import fine_tune
 from carot_lib.training.optimizer import TrainingParams
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -57,15 +52,6 @@ class Outcome:
         return float(np.mean([statistic(self.stats[name]) for name in sets]))
 
 
-def map_in_workers(
-    function: Callable[[Item], Result], items: Sequence[Item], label: str
-) -> Iterator[Result]:
-    """Apply a function in as many processes as there are cores, each on one thread, in order."""
-    processes = min(usable_cores(), len(items))
-    with ProcessPoolExecutor(processes, get_context("spawn"), _use_one_thread) as pool:
-        yield from track(pool.map(function, items), len(items), label, "trainings")
-
-
 def run_trials(trials: Sequence[Trial], label: str) -> Iterator[Outcome]:
     """Run trials and yield their outcomes in order.
 
@@ -75,7 +61,9 @@ def run_trials(trials: Sequence[Trial], label: str) -> Iterator[Outcome]:
     side_by_side = all(trial.hardware.accelerator == "cpu" for trial in trials) and all(
         trial.hardware.devices * trial.hardware.nodes == 1 for trial in trials
     )
-    return map_in_workers(run_trial, trials, label) if side_by_side else map(run_trial, trials)
+    if not side_by_side:
+        return map(run_trial, trials)
+    return map_in_processes(run_trial, trials, label, "trainings", trains=True)
 
 
 def run_trial(trial: Trial) -> Outcome:
@@ -121,7 +109,3 @@ def _predict(
     dataset = read_set(data, name)
     logits = predict_logits(classifier, dataset, device, show_progress=False).astype(float)
     return dataset.label_space.project(logits), dataset.labels
-
-
-def _use_one_thread() -> None:
-    torch.set_num_threads(1)

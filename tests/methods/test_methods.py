@@ -80,7 +80,7 @@ def train(
     """Five steps by carot_lib."""
     method = build(params, clip, prompts)
     method.model.double()  # the head of a classifier is made in single precision
-    optimizer = build_optimizer(method.model, params.learning_rate, DECAY)
+    optimizer = build_optimizer(params.parameter_groups(method.model), DECAY)
     clipping = params.clip_gradient_norm
     fabric = Fabric(accelerator="cpu", devices=1)
     fit(method, data, STEPS, optimizer, WARMUP, clipping, fabric, log)

@@ -1,4 +1,4 @@
-"""The pictures that an independent classifier gets wrong: which ones, and how they are kept."""
+"""The pictures that a reference classifier gets wrong: which ones, and how they are kept."""
 
 import re
 from pathlib import Path

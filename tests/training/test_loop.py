@@ -4,6 +4,7 @@ import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from carot_lib.data.datasets import LabelledSet
 from carot_lib.methods.base import Batch
+from carot_lib.methods.fine_tune import FineTuneParams
 from carot_lib.models.clip import ImageClassifier
 from carot_lib.params import MethodParams
 from carot_lib.training import loop as loop_module
@@ -74,7 +76,7 @@ def test_steps_of_a_run():
 
 def test_one_group_holds_every_tensor(make_clip):
     clip = make_clip()
-    optimizer = build_optimizer(clip, 0.01, 0.1)
+    optimizer = build_optimizer(run("flyp").parameter_groups(clip), 0.1)
     (group,) = optimizer.param_groups
     assert {id(p) for p in group["params"]} == {id(p) for p in clip.parameters()}
     assert any(p is clip.model.logit_scale for p in group["params"])
@@ -214,6 +216,30 @@ def test_the_seed_alone_decides_the_weights_bit_for_bit(trained, kind: str):
         again = trained(params, 5).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in first.items())
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+class HeadFirst(FineTuneParams):
+    """FT with a rate of its own for the head."""
+
+    head_rate: float
+
+    def parameter_groups(self, model: ImageClassifier) -> list[dict[str, Any]]:
+        visual, head = list(model.visual.parameters()), list(model.head.parameters())
+        return [
+            {"params": visual, "lr": self.learning_rate},
+            {"params": head, "lr": self.head_rate},
+        ]
+
+
+@pytest.mark.parametrize("head_rate", [0.0, 0.01])
+def test_a_method_may_give_groups_of_parameters_rates_of_their_own(
+    trained, make_clip, class_prompts, head_rate: float
+):
+    ft = HeadFirst(**run("fine_tune").model_dump(), head_rate=head_rate)
+    before, after = make_clip().zero_shot_classifier(class_prompts), trained(ft)
+    assert torch.equal(before.head.weight, after.head.weight) == (head_rate == 0)
+    moved = zip(before.visual.parameters(), after.visual.parameters(), strict=True)
+    assert not all(torch.equal(old, new) for old, new in moved)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +392,8 @@ def test_the_optimizer_of_half_precision_takes_clipped_gradients(clip):
     weights = []
     for fabric in (hardware().launch(), half):
         method = Slope((3.0, 4.0))
-        optimizer = build_optimizer(method.model, 0.1, 0.1, fused=False)
+        groups = run("flyp", learning_rate=0.1).parameter_groups(method.model)
+        optimizer = build_optimizer(groups, 0.1, fused=False)
         fit(method, [BATCH] * 3, 3, optimizer, 0, clip, fabric, lambda record: None)
         weights.append(method.model.weight.tolist())
     assert weights[0] == pytest.approx(weights[1], rel=1e-5)

@@ -80,7 +80,7 @@ def growth(run: str, steps: int, keep: Callable[[dict[str, Tensor]], None] | Non
             sizes[record["step"]] = psutil.Process().memory_info().rss
 
     fabric = read_params(PARAMS, HardwareParams, "miniature", "hardware").launch()
-    optimizer = build_optimizer(trained.model, 1e-3, 0.1)
+    optimizer = build_optimizer([{"params": trained.model.parameters(), "lr": 1e-3}], 0.1)
     fit(trained, data(), total, optimizer, 10, method.clip_gradient_norm, fabric, log)
     return sizes[total] - sizes[WARM_UP]
 

@@ -1,6 +1,5 @@
 """Trainings that are evaluated at once: their numbers, their errors, and where they run."""
 
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from carot_lib.models.inference import predict_logits
 from carot_lib.params import load_params
 from carot_lib.training import trial as trial_module
 from carot_lib.training.loop import fine_tune
-from carot_lib.training.trial import Outcome, Trial, map_in_workers, run_trial, run_trials
+from carot_lib.training.trial import Outcome, Trial, run_trial, run_trials
 
 SPACE = {"names": ["cat", "tea pot"], "columns": [[0], [2]]}
 SETS = [labelled_set(name, seed=i) for i, name in enumerate(("train", "id_val", "id_test", "v2"))]
@@ -111,29 +110,20 @@ def test_trials_run_side_by_side_on_one_cpu_each_and_else_in_this_process(
 ):
     seen = []
 
-    def in_workers(function: Callable, items: list[Trial], label: str) -> Iterator[Outcome]:
+    def in_processes(
+        function: Callable, items: list[Trial], label: str, unit: str, *, trains: bool
+    ) -> Iterator[Outcome]:
+        assert (unit, trains) == ("trainings", True)
         seen.append(label)
         return iter([function(one) for one in items])
 
-    monkeypatch.setattr(trial_module, "map_in_workers", in_workers)
+    monkeypatch.setattr(trial_module, "map_in_processes", in_processes)
     monkeypatch.setattr(
         trial_module, "run_trial", lambda trial: Outcome({}, float(trial.seed), 1.0)
     )
     trials = [make_trial("flyp", seed, **where) for seed in (2, 1)]
     assert [one.temperature for one in run_trials(trials, "rates")] == [2, 1]
     assert seen == ["rates"] * side_by_side
-
-
-def test_workers_are_other_processes_of_one_thread_and_keep_the_order(
-    capsys: pytest.CaptureFixture[str],
-):
-    words = ["__import__('os').getpid()", "__import__('torch').get_num_threads()", "1 / 0"]
-    results = map_in_workers(eval, words, "trying")
-    assert next(results) != os.getpid()
-    assert next(results) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert "trying: 0/3 trainings" in capsys.readouterr().err
 
 
 def test_an_outcome_passes_between_processes(make_trial):
