@@ -40,7 +40,7 @@ class LabelledSet:
     paths: np.ndarray | None  # see `carot_lib.data.images.locate`
     label_space: LabelSpace  # how logits over all classes become logits over those of the set
     class_names: list[str]  # of the classes of the set
-    fingerprint: str  # hash of labels and images (or paths): different sets differ
+    fingerprint: str  # hash of labels and images, or of paths and contents: other sets differ
     image_folder: Path | None = None  # base of `paths`
     border: int = 0  # pixels to cut off at each side of an image file (ObjectNet's have a frame)
     shards: tuple[str, ...] = ()  # that `paths` refer to: paths from `image_folder`, or URLs
@@ -213,6 +213,7 @@ def read_set(folder: Path, name: str) -> LabelledSet:
     label_space = classes["label_spaces"].get(name)
     digest = hashlib.sha256(labels.tobytes())
     digest.update(np.ascontiguousarray(samples).view(np.uint8))  # without a copy in memory
+    digest.update(classes.get("contents", {}).get(name, "").encode())  # of image files
     return LabelledSet(
         name=name,
         labels=labels,

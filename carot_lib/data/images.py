@@ -1,11 +1,12 @@
 """One image: a file in a folder, or a part of a tar file on disk or behind a URL."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fsspec.core import url_to_fs
 from PIL import Image, UnidentifiedImageError
@@ -104,27 +105,36 @@ def read_image(path: Path | Member, border: int = 0) -> Image.Image:
     return picture.crop((border, border, width - border, height - border))
 
 
-def why_unreadable(path: Path | Member) -> str | None:
-    """Explain why an image cannot be decoded; None if it can.
+class Inspection(NamedTuple):
+    """What was found out about an image by reading all of it."""
+
+    content: str  # hash of its bytes, 16 hexadecimal digits
+    fault: str | None  # why it cannot be decoded; None if it can
+
+
+def inspect_image(path: Path | Member) -> Inspection:
+    """Hash an image and try to decode it.
 
     A JPEG is decoded at an eighth of its size: that reads all its data in a fraction of the time.
 
     Raises:
         UnreadableImageError: its shard cannot be read, which says nothing about the image.
     """
+    content = ""
     try:
         with path.open("rb") as file:
-            if not file.read(1):
-                return "empty file"
-            file.seek(0)
-            with Image.open(file) as image:
-                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-                image.load()
+            encoded = file.read()
+        content = hashlib.blake2b(encoded, digest_size=8).hexdigest()
+        if not encoded:
+            return Inspection(content, "empty file")
+        with Image.open(BytesIO(encoded)) as image:
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.load()
     except UnreadableImageError:
         raise
     except DECODING_ERRORS as error:
-        return reason(error)
-    return None
+        return Inspection(content, reason(error))
+    return Inspection(content, None)
 
 
 def reason(error: Exception) -> str:

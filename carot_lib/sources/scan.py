@@ -3,8 +3,9 @@
 Problems are collected, not raised: a user sees all of them at once, each with what to do about it.
 """
 
+import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import PositiveInt
 from torchvision.datasets.folder import is_image_file
 
 from carot_lib.data.datasets import write_set
-from carot_lib.data.images import locate, why_unreadable
+from carot_lib.data.images import Inspection, inspect_image, locate
 from carot_lib.files import write_json
 from carot_lib.processes import map_in_processes
 from carot_lib.schema import StrictParams
@@ -165,16 +166,16 @@ def check_validation(
     return []
 
 
-def find_unreadable(scan: DatasetScan, folder: Path) -> dict[str, str]:
-    """Decode every image and return why some of them cannot be, by path.
+def inspect_images(scan: DatasetScan, folder: Path) -> dict[str, Inspection]:
+    """Read every image, by path.
 
     Raises:
         UnreadableImageError: a shard cannot be read any more.
     """
     paths = [path for one in scan.found for path in one.paths]
     images = [locate(folder, path, scan.shards) for path in paths]
-    reasons = map_in_processes(why_unreadable, images, "checking", "images", chunk=CHUNK)
-    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+    found = map_in_processes(inspect_image, images, "checking", "images", chunk=CHUNK)
+    return dict(zip(paths, found, strict=True))
 
 
 def hold_out(files: Files, per_class: int, seed: int) -> tuple[Files, Files]:
@@ -189,7 +190,7 @@ def hold_out(files: Files, per_class: int, seed: int) -> tuple[Files, Files]:
 
 
 def write_sets(
-    scan: DatasetScan, params: ImageParams, root: Path, unreadable: Collection[str], out: Path
+    scan: DatasetScan, params: ImageParams, root: Path, images: Mapping[str, Inspection], out: Path
 ) -> None:
     """Write every set, see `carot_lib.data.datasets`.
 
@@ -197,7 +198,8 @@ def write_sets(
         scan: a scan without problems.
         params: the data folder, and number and seed of the held-out images.
         root: base of the data folder.
-        unreadable: images to leave out; the choice of the held-out images does not depend on it.
+        images: what is known of every image. Those with a fault are left out; the choice of the
+            held-out images does not depend on it.
         out: where to write.
 
     Raises:
@@ -208,16 +210,19 @@ def write_sets(
         split = hold_out(sets["train"], params.validation_per_class, params.seed)
         sets["train"], sets["id_val"] = split
     readable = {
-        name: [[path for path in paths if path not in unreadable] for paths in files.values()]
+        name: [[path for path in paths if images[path].fault is None] for paths in files.values()]
         for name, files in sets.items()
     }
     for name, paths_by_class in readable.items():
         if not (all if name == "train" else any)(paths_by_class):
             raise ValueError(f"{name}: the readable files do not cover its classes")
+    contents = {}
     for name, paths_by_class in readable.items():
         counts = [len(paths) for paths in paths_by_class]
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
         write_set(out, name, labels, paths=list(chain.from_iterable(paths_by_class)))
+        hashes = "".join(images[path].content for path in chain.from_iterable(paths_by_class))
+        contents[name] = hashlib.sha256(hashes.encode()).hexdigest()[:16]
     folder = Path(params.folder)
     if not folder.is_absolute():  # within the project, which may be moved as a whole
         folder = os.path.relpath(root / folder, out)
@@ -225,6 +230,7 @@ def write_sets(
         "class_names": scan.class_names,
         "label_spaces": {s.name: s.label_space for s in scan.found if s.label_space is not None},
         "image_folder": str(folder),
+        "contents": contents,
         "borders": {s.name: s.border for s in scan.found if s.border},
     }
     if scan.shards:

@@ -1,8 +1,9 @@
 """Stages `check_data` and `data`: look at every image, then write all sets in one form.
 
 `check_data` reads the images in folders or shards and prints what it found against what is
-expected. Without a problem it writes data/checked/<profile>/: report.json, and scan.json with every
-image that stage `data` takes. The miniature draws its images: there is nothing to check.
+expected. Without a problem it writes data/checked/<profile>/: report.json, scan.json with every
+image that stage `data` takes, and images.json with a hash of each. The miniature draws its images:
+there is nothing to check.
 
 `data` reads params.yaml and data/checked/<profile>/ and writes data/prepared/<profile>/. Images in
 folders and shards are not copied: the sets hold their paths.
@@ -13,16 +14,16 @@ from dataclasses import asdict
 
 from pydantic import TypeAdapter
 
-from carot_lib.data.images import locate
+from carot_lib.data.images import Inspection, locate
 from carot_lib.files import read_json, write_json
 from carot_lib.layout import VALIDATION, Layout
 from carot_lib.params import load_scale
 from carot_lib.sources.adversarial import choose_adversarial, read_choices, write_choices
 from carot_lib.sources.miniature import PictogramParams, draw_sets, load_world
 from carot_lib.sources.pictograms import read_pictograms
-from carot_lib.sources.scan import DatasetScan, find_unreadable, write_sets
+from carot_lib.sources.scan import DatasetScan, inspect_images, write_sets
 
-SCAN = "scan.json"  # beside `layout.checked`
+SCAN, IMAGES = "scan.json", "images.json"  # beside `layout.checked`
 
 
 def check(layout: Layout) -> None:
@@ -41,8 +42,8 @@ def check_data(layout: Layout) -> list[str]:
 
     The report, `layout.checked`, is written if there is none, and removed otherwise.
     """
-    for path in (layout.checked, layout.checked.with_name(SCAN)):
-        path.unlink(missing_ok=True)
+    for name in (layout.checked.name, SCAN, IMAGES):
+        layout.checked.with_name(name).unlink(missing_ok=True)
     scale = load_scale(layout)
     params = scale.data
     if isinstance(params, PictogramParams):
@@ -54,11 +55,12 @@ def check_data(layout: Layout) -> list[str]:
     if params.validation_per_class is None:
         required.append(VALIDATION)
     problems = scanned.report(folder, required)
-    unreadable = find_unreadable(scanned, folder)
+    images = inspect_images(scanned, folder)
+    unreadable = {path: one.fault for path, one in images.items() if one.fault is not None}
     for one in found:
-        images = _count(len(one.paths), one.expected_images)
+        count = _count(len(one.paths), one.expected_images)
         classes = _count(len(one.files), one.expected_classes)
-        print(f"{one.name}: {one.place}: {images} images in {classes} classes")
+        print(f"{one.name}: {one.place}: {count} images in {classes} classes")
     if left_out := [f"{one.name}: {what}" for one in found for what in one.left_out]:
         print("samples that will be left out:", *left_out, sep="\n")
     damaged = [f"{locate(folder, path, scanned.shards)}: {unreadable[path]}" for path in unreadable]
@@ -69,6 +71,7 @@ def check_data(layout: Layout) -> list[str]:
     if not problems:
         sets = {one.name: {"images": len(one.paths), "classes": len(one.files)} for one in found}
         write_json(layout.checked.with_name(SCAN), asdict(scanned))
+        write_json(layout.checked.with_name(IMAGES), images)
         write_json(layout.checked, {"sets": sets, "unreadable": unreadable})
     return problems
 
@@ -88,12 +91,12 @@ def prepare(layout: Layout) -> None:
         return
     if not layout.checked.exists():
         raise FileNotFoundError(f"{layout.checked} is missing: run stage `check_data`")
-    unreadable = read_json(layout.checked)["unreadable"]
-    content = read_json(layout.checked.with_name(SCAN))
-    if unreadable:
-        print(f"{len(unreadable)} unreadable files are left out", file=sys.stderr)
+    content, images = (read_json(layout.checked.with_name(name)) for name in (SCAN, IMAGES))
+    images = {path: Inspection(*one) for path, one in images.items()}
+    if faulty := sum(one.fault is not None for one in images.values()):
+        print(f"{faulty} unreadable files are left out", file=sys.stderr)
     scanned = TypeAdapter(DatasetScan).validate_python(content)
-    write_sets(scanned, params, layout.root, unreadable, layout.data)
+    write_sets(scanned, params, layout.root, images, layout.data)
 
 
 def choose(layout: Layout) -> None:

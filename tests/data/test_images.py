@@ -11,11 +11,11 @@ from PIL import Image
 from carot_lib.data.images import (
     Member,
     UnreadableImageError,
+    inspect_image,
     locate,
     read_bytes,
     read_image,
     reason,
-    why_unreadable,
 )
 
 
@@ -70,7 +70,8 @@ def shard(tmp_path: Path) -> Path:
 def test_an_image_in_a_shard_equals_its_file(shard: Path):
     file = shard.with_name("x.png")
     member = Member(str(shard), 6, file.stat().st_size, "x.png")
-    assert why_unreadable(member) is why_unreadable(file) is None
+    assert inspect_image(member) == inspect_image(file)
+    assert inspect_image(file).fault is None
     assert read_image(member).tobytes() == read_image(file).tobytes() == bytes([90]) * 60
     assert read_image(member, border=1).size == (3, 2)
 
@@ -88,7 +89,7 @@ def test_a_damaged_image_in_a_shard_is_named(
 ):
     offset = 6 + shard.with_name("x.png").stat().st_size if offset is None else offset
     member = Member(str(shard), offset, size, "y.jpg")
-    assert why_unreadable(member).startswith(message)
+    assert inspect_image(member).fault.startswith(message)
     with pytest.raises(UnreadableImageError) as caught:
         read_image(member)
     assert str(caught.value).startswith(f"{shard}: y.jpg: not a readable image (")
@@ -98,9 +99,18 @@ def test_a_damaged_image_in_a_shard_is_named(
 def test_an_unreadable_shard_is_no_damaged_image(shard: Path):
     # a check that skips damaged images must not skip those of a network that failed
     member = Member(str(shard), 6, 10**6, "x.png")
-    for read in (why_unreadable, read_image):
+    for read in (inspect_image, read_image):
         with pytest.raises(UnreadableImageError, match=r"whole: returned \d+ bytes instead of"):
             read(member)
+
+
+def test_the_content_of_an_image_decides_its_hash_and_its_name_does_not(tmp_path: Path):
+    hashes = {}
+    for name, value in (("a", 90), ("b", 90), ("c", 91)):
+        Image.new("L", (5, 4), value).save(tmp_path / f"{name}.png")
+        hashes[name] = inspect_image(tmp_path / f"{name}.png").content
+    assert hashes["a"] == hashes["b"] != hashes["c"]
+    assert len(hashes["a"]) == 16
 
 
 def test_a_reason_is_one_line():
