@@ -32,6 +32,7 @@ class Command(NamedTuple):
 RUN = ("run", "seed")
 COMMANDS = {
     # the pipeline, in its order: see dvc.yaml
+    "list_images": Command("carot_lib.sources.listing:list_images", "note which files there are"),
     "check_data": Command("data:check", "decode every image and list all problems at once"),
     "data": Command("data:prepare", "draw or index every set of images"),
     "pretrain": Command("pretrain:pretrain", "train or fetch the pre-trained CLIP"),
@@ -45,7 +46,7 @@ COMMANDS = {
     "provenance": Command("carot_lib.report.provenance:write_provenance", "record the origins"),
     "appendix": Command("appendix:appendix", "render the notebooks as a site and a PDF"),
     # by hand
-    "check_params": Command("carot_lib.params:load_scale", "check the whole of params.yaml"),
+    "check_params": Command("carot_lib.params:check", "check the whole of params.yaml"),
     "choose_adversarial": Command("data:choose", "choose the pictures of the miniature's set a"),
     "pilot": Command(
         "pilot:pilot", "choose the miniature's regime by ZS and FT alone", ("candidate",)

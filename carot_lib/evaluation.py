@@ -37,6 +37,7 @@ COLUMNS = {  # and of the other tables
     "ood_ece_ts_nll": ("ood", "temperature_nll", "ece"),
     "temperature_nll": (VALIDATION, "temperature_nll", "temperature"),
 }
+NO_SHIFTS = ("train", "val", "test", VALIDATION, "id_test", "ood")  # `ood`: mean over the shifts
 
 
 class TemperatureParams(StrictParams):
@@ -79,6 +80,19 @@ class EvaluationParams(StrictParams):
     bootstrap: BootstrapParams
     margins: Margins
     batch_mean_size: PositiveInt  # images per batch, for the public code's mean of batch ECEs
+
+    @model_validator(mode="after")
+    def _sets_are_test_sets_named_once(self) -> "EvaluationParams":
+        if not self.ood:
+            raise ValueError("ood: names no set: at least one shifted set is needed")
+        names = [*self.ood, *self.extra]
+        if odd := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"ood, extra: {', '.join(odd)}: named twice")
+        if odd := [name for name in names if name in NO_SHIFTS]:
+            raise ValueError(
+                f"ood, extra: {', '.join(odd)}: not the name of a shifted or extra set"
+            )
+        return self
 
     @property
     def reported(self) -> list[str]:

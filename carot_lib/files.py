@@ -27,16 +27,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Args:
         path: the file to write; its folder is made if it is missing.
+
+    Raises:
+        OSError: the file cannot be written; the error names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished")
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # safetensors lets nobody else read its files
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut could leave an empty file at `path`
         temporary.replace(path)
+    except SafetensorError as error:  # of a full disk, too
+        raise OSError(f"{path}: {error}") from error
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Which permissions the user's new files lack; to ask is to set it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,6 +41,11 @@ class Layout:
         return self.root / "data" / "choices"
 
     @property
+    def listed(self) -> Path:
+        """Which image files there are, and what the user's own texts say."""
+        return self.root / "data" / "listed" / f"{self.profile}.json"
+
+    @property
     def checked(self) -> Path:
         """The report on image folders in which no problem was found."""
         return self.root / "data" / "checked" / self.profile / "report.json"

@@ -1,5 +1,6 @@
 """params.yaml as one typed, frozen tree."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -145,6 +146,25 @@ def load_params(path: Path) -> Params:
         ValueError: see `carot_lib.schema.read_params`.
     """
     return read_params(path, Params)
+
+
+def check(layout: Layout) -> None:
+    """Check the whole of params.yaml, and what this machine has against what the profile asks for.
+
+    Raises:
+        ValueError: see `carot_lib.schema.read_params`, `HardwareParams.check` and
+            `OpenClipParams.check`.
+    """
+    scale = load_scale(layout)
+    checks = {"hardware": scale.hardware.check}
+    if isinstance(scale.pretrained, OpenClipParams):
+        checks["pretrained"] = partial(scale.pretrained.check, layout.root)
+    for branch, check_branch in checks.items():
+        try:
+            check_branch()
+        except ValueError as error:
+            message = str(error).removeprefix(f"{branch}: ")
+            raise ValueError(f"params.yaml: {layout.profile}.{branch}: {message}") from error
 
 
 def load_scale(layout: Layout) -> ScaleParams:

@@ -21,6 +21,7 @@ from carot_lib.report.cells import MetricKey, recompute_from_predictions
 from carot_lib.report.explain import as_text, explain
 from carot_lib.report.names import CALIBRATION_NAMES
 from carot_lib.report.provenance import write_provenance
+from carot_lib.sources.listing import list_images
 from carot_lib.stages.evaluate import evaluate
 
 # DVC's graph of stages uses a property that a library of it will rename
@@ -304,6 +305,30 @@ def test_other_images_and_an_edited_table_are_found(copy: Layout):
     assert found["checks"][1]["what"] == "images of id_test: not as in the record"
     assert found["checks"][2]["what"] == "table1.csv: not as in the record"
     assert "predictions/miniature/ft/seed1" in found["checks"][4]["what"]
+
+
+def test_images_and_texts_on_disk_are_compared_with_those_that_were_listed(copy: Layout):
+    (copy.root / "images").mkdir()
+    image, captions = copy.root / "images" / "1.png", copy.root / "captions.txt"
+    write_text(image, "an image")
+    write_text(captions, "a scan of {}.")
+    tree = yaml.safe_load(copy.params.read_text())
+    data = {"kind": "folders", "folder": "images", "templates": "captions.txt"}
+    tree["miniature"]["data"] = data
+    write_text(copy.params, yaml.safe_dump(tree))
+
+    def last_check() -> tuple[bool | None, str]:
+        return tuple(explained(copy, "table1.csv", "ft", "id_ece")["checks"][-1].values())
+
+    assert last_check() == (None, "image files: stage `list_images` has not run")
+    list_images(copy)
+    words = "image files, class names and templates: as when they were last listed"
+    assert last_check() == (True, words)
+    write_text(captions, "a drawing of {}.")
+    changed = "changed on disk: {}; `make repro` reads them again"
+    assert last_check() == (False, changed.format("templates"))
+    image.unlink()
+    assert last_check() == (False, changed.format("image files, templates"))
 
 
 def test_without_a_record_the_rest_is_explained(copy: Layout):

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from carot_lib.files import atomic_write, read_json, reading, write_json, write_text
 
@@ -54,6 +56,37 @@ def test_the_old_file_stands_until_the_block_ends(tmp_path: Path):
 def test_folders_are_made(tmp_path: Path):
     write_text(tmp_path / "a" / "b" / "c.txt", "deep")
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "deep"
+
+
+@pytest.mark.parametrize(("mask", "permissions"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_every_file_has_the_permissions_that_the_user_gives_to_new_ones(
+    tmp_path: Path, mask: int, permissions: int
+):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "table.csv", "text")
+        with atomic_write(tmp_path / "weights.safetensors") as temporary:
+            save_file({"weight": torch.zeros(2)}, temporary)
+        assert os.umask(mask) == mask  # it was asked, and is as before
+    finally:
+        os.umask(before)
+    for name in ("table.csv", "weights.safetensors"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == permissions, name
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_full_disk_names_the_file_whoever_writes_it(tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    (tmp_path / ".weights.safetensors.unfinished").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_text(path, "text")
+    assert caught.value.filename == str(path)
+
+    def save() -> None:  # what safetensors raises then
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    with pytest.raises(OSError, match=f"{path}: Error while serializing"), atomic_write(path):
+        save()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])

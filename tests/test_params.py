@@ -54,6 +54,21 @@ def problem(tmp_path: Path, *keys: str | int, value: object) -> str:
         (("seeds",), [2, 0, 2], "seeds: one occurs twice in [2, 0, 2]"),
         (("miniature",), GONE, "miniature: missing"),
         (
+            ("folders", "evaluation", "ood"),
+            [],
+            "folders.evaluation.ood: names no set: at least one shifted set is needed",
+        ),
+        (
+            ("miniature", "evaluation", "ood"),
+            ["v2", "v2", "handwritten"],
+            "miniature.evaluation.ood, extra: handwritten, v2: named twice",
+        ),
+        (
+            ("folders", "evaluation", "ood"),
+            ["shifted", "test", "ood"],
+            "folders.evaluation.ood, extra: test, ood: not the name of a shifted or extra set",
+        ),
+        (
             ("imagenet", "runs", "ft", "learning_rate"),
             "3e-5",  # YAML 1.1 reads it as text where no point stands before the e
             "imagenet.runs.ft.learning_rate: Input should be a valid number, not '3e-5'",

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from carot_lib.layout import Layout
-from carot_lib.stages.repro import repro, stale_stages, trainings_at_a_time
+from carot_lib.stages.repro import always_changed, repro, stale_stages, trainings_at_a_time
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 ROOT = Path(__file__).parents[1]
@@ -112,6 +112,25 @@ def test_stages_run_side_by_side_and_only_where_something_changed(root: Path):
     (root / "source").write_text("source\n")
     (root / "table").unlink()
     assert stale_stages(root) == {"table": []}
+
+
+def test_what_dvc_always_runs_makes_others_run_only_where_it_changes_something(root: Path):
+    (root / "listed").write_text("a\n")
+    write_stages(
+        root,
+        look=stage("cp listed look", ["look"]) | {"always_changed": True},
+        use=stage("cat look > use", ["use"], ["look"]),
+        other=stage("echo other > other", ["other"]),
+    )
+    for text, runs in (("a\n", 1), ("a\n", 0), ("b\n", 1)):
+        (root / "listed").write_text(text)
+        out, _ = (process := start(root)).communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+        assert out.count("Running stage 'look'") == 2  # before the others, and by the last repro
+        assert out.count("Running stage 'use'") == runs
+        assert (root / "use").read_text() == text
+    assert always_changed(root) == ["look"]
+    assert stale_stages(root) == {}
 
 
 def test_a_stage_that_fails_is_named_and_stops_the_others(root: Path):

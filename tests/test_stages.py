@@ -1,5 +1,6 @@
 """The stages' command lines: what is missing, damaged or in the way is one line, exit code 2."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -287,6 +288,50 @@ def test_every_fault_of_params_has_its_line(layout: Layout, call: Callable):
     ]
 
 
+@pytest.mark.parametrize(
+    ("branch", "changes", "line"),
+    [
+        (
+            "hardware",
+            {"accelerator": "cuda", "devices": 99},
+            "params.yaml: imagenet.hardware: 99 CUDA devices are asked for, but torch finds ",
+        ),
+        (
+            "hardware",
+            {"nodes": 2},
+            "params.yaml: imagenet.hardware: 2 nodes are asked for, but neither SLURM nor torchrun",
+        ),
+        (
+            "pretrained",
+            {"architecture": "ViT-B-16-quickglu"},
+            "params.yaml: imagenet.pretrained: architecture: open_clip knows no",
+        ),
+        (
+            "pretrained",
+            {"weights": "opnai"},
+            "params.yaml: imagenet.pretrained: weights: 'opnai' is neither a file (looked at ",
+        ),
+        (
+            "pretrained",
+            {"architecture": "ViT-B-16"},
+            "params.yaml: imagenet.pretrained: architecture: the weights ",
+        ),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_said_before_the_first(
+    layout: Layout, call: Callable, monkeypatch, branch: str, changes: dict, line: str
+):
+    for name in ("SLURM_NTASKS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    tree = json.loads(json.dumps(yaml.safe_load(layout.params.read_text())))
+    tree["imagenet"][branch] |= changes
+    layout.params.write_text(yaml.safe_dump(tree))
+    code, (said,) = call("check_params", profile="imagenet")
+    assert code == 2
+    assert said.startswith(line)
+    assert call("check_params") == (0, [])  # the other profiles are for other machines
+
+
 def test_from_a_shell_it_is_the_same(layout: Layout):
     done = subprocess.run(
         [sys.executable, "-m", "carot_lib", "evaluate", "--profile", "miniature", *RUN],
@@ -359,7 +404,8 @@ def test_a_full_disk_is_said(layout: Layout, call: Callable):
     folder = layout.evaluation("ft", 0)
     folder.mkdir(parents=True)
     (folder / ".temperature.json.unfinished").symlink_to("/dev/full")
-    assert call("evaluate", *RUN) == (2, ["no space left on device"])
+    path = folder / "temperature.json"
+    assert call("evaluate", *RUN) == (2, [f"{path}: no space left on device"])
     assert not (folder / "temperature.json").exists()
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 CHUNK_SIZE = 2**18  # logits at a time: 1 MB fits into the cache; smaller, and threads idle
 MAX_LOGIT = 1e38  # absolute value: the difference of any two still fits into float32
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30  # float32 can be divided by these
+FIRST_ROWS = 100  # that are asked whether they are probabilities
 MAX_SIZE = 100_000  # bins and temperatures: more would be a slip, and fill the memory
 
 Array = Any  # a numpy array, a torch tensor or nested lists
@@ -86,15 +87,17 @@ def read_logits(
 ) -> tuple[Float[np.ndarray, "samples classes"], Int[np.ndarray, " samples"]]:
     """Logits as a float32 or float64 array, without a copy if they are one, and int64 labels.
 
+    Warns of logits that look like probabilities: a softmax of those has no confidence.
+
     Raises:
         ValueError: empty, of the wrong shape, or a label out of range.
-        TypeError: labels that are not integers, or logits that are not floating-point numbers.
+        TypeError: labels that are not integers, or logits that are not real numbers.
     """
     logits, labels = as_array(logits, "logits"), as_array(labels, "labels")
     if logits.ndim != 2 or not logits.size:
         raise ValueError(f"logits must be [N, K] with N, K >= 1, got shape {list(logits.shape)}")
-    if logits.dtype.kind != "f":
-        raise TypeError(f"logits must be floating-point numbers, got {logits.dtype}")
+    if logits.dtype.kind not in "fiu":
+        raise TypeError(f"logits must be real numbers, got {logits.dtype}")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got {labels.dtype}")
     if labels.shape != logits.shape[:1]:
@@ -102,8 +105,19 @@ def read_logits(
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         given = f"got {labels.min()} to {labels.max()}"
         raise ValueError(f"labels must be in [0, {logits.shape[1]}), {given}")
-    precision = np.float32 if logits.dtype.itemsize <= 4 else np.float64
+    if _are_probabilities(logits[:FIRST_ROWS]):
+        message = "logits look like probabilities: each row is in [0, 1] and sums to 1"
+        warnings.warn(f"{message}; give logits, or the logarithms", stacklevel=3)
+    is_single = logits.dtype.kind == "f" and logits.dtype.itemsize <= 4
+    precision = np.float32 if is_single else np.float64
     return logits.astype(precision, copy=False), labels.astype(np.int64, copy=False)
+
+
+def _are_probabilities(logits: np.ndarray) -> bool:
+    """Whether all rows are distributions over at least two classes, up to rounding."""
+    if logits.shape[1] == 1 or not ((logits >= 0) & (logits <= 1)).all():
+        return False
+    return bool(np.abs(logits.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3)
 
 
 def check_finite(logits: Float[np.ndarray, "samples classes"]) -> None:

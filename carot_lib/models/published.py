@@ -30,36 +30,45 @@ class OpenClipParams(StrictParams):
     architecture: str  # a name known to open_clip
     weights: str  # a name known to open_clip, or the path of a checkpoint, from the project's root
 
-    def load(self, root: Path) -> Clip:
-        """The model, in evaluation mode and full precision; `root` is the project's folder.
+    def check(self, root: Path) -> None:
+        """Check the names without loading anything; `root` is the project's folder.
 
         Raises:
-            ValueError: architecture or weights cannot be had or do not fit together; the message
-                says what to do.
+            ValueError: open_clip knows no such architecture or weights, they do not fit together,
+                or there is no such file; the message says what to do.
         """
         name, config = self.architecture, config_of(self.architecture)
-        published = get_pretrained_cfg(name, self.weights)
-        if published:
-            # open_clip itself only warns, and the accuracy drops by points: plain ViT-B-16 with
-            # OpenAI's weights uses GELU where they need QuickGELU (open_clip, issue 1109)
-            if config.get("quick_gelu", False) != (quick := published.get("quick_gelu", False)):
-                raise ValueError(
-                    f"architecture: the weights {self.weights!r} were trained with another "
-                    f"activation ({'QuickGELU' if quick else 'GELU'}) than {name} has: "
-                    f"write {name.removesuffix('-quickgelu')}{'-quickgelu' if quick else ''}"
-                )
-            special = {k: published[k] for k in PREPROCESSING if k in published}
-            special = {k: v for k, v in special.items() if v != getattr(PreprocessCfg, k)}
-            config |= {"preprocess_cfg": special} if special else {}
-            path = download(name, self.weights, published)
-        else:
-            path = root / self.weights
-        if not path.is_file():
+        published, path = get_pretrained_cfg(name, self.weights), root / self.weights
+        if not published and not path.is_file():
             known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
             raise ValueError(
                 f"weights: {self.weights!r} is neither a file (looked at {path}) nor weights that "
                 f"open_clip knows for {name} ({known})"
             )
+        # open_clip itself only warns, and the accuracy drops by points: plain ViT-B-16 with
+        # OpenAI's weights uses GELU where they need QuickGELU (open_clip, issue 1109)
+        quick = published.get("quick_gelu", False)
+        if published and config.get("quick_gelu", False) != quick:
+            raise ValueError(
+                f"architecture: the weights {self.weights!r} were trained with another "
+                f"activation ({'QuickGELU' if quick else 'GELU'}) than {name} has: "
+                f"write {name.removesuffix('-quickgelu')}{'-quickgelu' if quick else ''}"
+            )
+
+    def load(self, root: Path) -> Clip:
+        """The model, in evaluation mode and full precision; `root` is the project's folder.
+
+        Raises:
+            ValueError: see `check`; or the weights cannot be had or do not fit.
+        """
+        self.check(root)
+        name, config = self.architecture, config_of(self.architecture)
+        published, path = get_pretrained_cfg(name, self.weights), root / self.weights
+        if published:
+            special = {k: published[k] for k in PREPROCESSING if k in published}
+            special = {k: v for k, v in special.items() if v != getattr(PreprocessCfg, k)}
+            config |= {"preprocess_cfg": special} if special else {}
+            path = download(name, self.weights, published)
         clip = build_clip(config)
         load_weights(clip, path, name)
         return clip.eval()

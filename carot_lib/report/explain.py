@@ -17,6 +17,7 @@ from dvc.stage import Stage
 
 from carot_lib.calibration.predictions import Predictions
 from carot_lib.evaluation import EvaluationParams
+from carot_lib.files import read_json
 from carot_lib.layout import Layout
 from carot_lib.report.cells import MetricKey, find_cell, recompute_from_predictions
 from carot_lib.report.provenance import (
@@ -27,6 +28,7 @@ from carot_lib.report.provenance import (
     pipeline,
     read_provenance,
 )
+from carot_lib.sources.listing import listing
 
 ROUNDING = 2e-6  # numbers in files have six decimals, and means of them are rounded again
 MARKS = {True: "ok", False: "NO", None: "--"}
@@ -85,7 +87,8 @@ def explain(path: Path, words: Sequence[str]) -> dict[str, Any]:
     numbers = numbers.assign(recomputed=again).reset_index()
     numbers[["images", "fingerprint"]] = [images_of(layout, key) for key in keys]
     record = read_provenance(layout) if layout.provenance.exists() else None
-    checks = [reproduced, *compare_with_record(layout, path, numbers, record), *unchanged]
+    checks = [reproduced, *compare_with_record(layout, path, numbers, record)]
+    checks += [*unchanged, *compare_with_listing(layout)]
     return {
         "table": path.relative_to(layout.root).as_posix(),
         "row": cell.row,
@@ -169,6 +172,20 @@ def compare_with_last_run(
     if missing:
         checks.append((None, f"not on disk: {', '.join(missing)}; `make repro` makes them"))
     return checks or [(True, "code, parameters and files of all stages are those of dvc.lock")]
+
+
+def compare_with_listing(layout: Layout) -> list[Check]:
+    """Whether the user's own images and texts are those that were checked; [] without any."""
+    names = {"hash": "image files", "class_names": "class names", "templates": "templates"}
+    today = listing(layout)
+    known = read_json(layout.listed) if layout.listed.exists() else None
+    if known is not None and (other := [names[key] for key in names if today[key] != known[key]]):
+        return [(False, f"changed on disk: {', '.join(other)}; `make repro` reads them again")]
+    if not any(today[key] for key in ("files", "class_names", "templates")):
+        return []
+    if known is None:
+        return [(None, "image files: stage `list_images` has not run")]
+    return [(True, "image files, class names and templates: as when they were last listed")]
 
 
 def params_of(stages: Sequence[Stage]) -> dict[str, Any]:

@@ -108,6 +108,8 @@ def reliability_grid(
 ) -> Figure:
     """One reliability diagram over one histogram for each data set (rows) and method (columns).
 
+    The number of samples of a row is called few if the bins have fewer than 10 on average.
+
     Args:
         stats: statistics by row title and column title; every row has the same columns.
         intervals: intervals of the ECEs, by the same titles.
@@ -159,7 +161,8 @@ def reliability_grid(
                 figure.align_ylabels([upper, lower])
                 text = {**OFFSET, "rotation": 90, "ha": "center", "va": "center"}
                 upper.annotate(row, (0, 0.3), (-55, 0), weight="bold", size=9, **text)
-                upper.annotate(f"N = {one.n:,}", (0, 0.3), (-44, 0), color=GREY, **text)
+                few = ": few" if one.n < MIN_BIN_COUNT * one.n_bins else ""
+                upper.annotate(f"N = {one.n:,}{few}", (0, 0.3), (-44, 0), color=GREY, **text)
     place = {
         "loc": "lower center",
         "bbox_to_anchor": (0.53, 0),

@@ -12,7 +12,14 @@ import csv
 from pathlib import Path
 from typing import Literal
 
-from carot_lib.sources.scan import DatasetScan, ImageParams, check_validation, find_set, shorten
+from carot_lib.sources.scan import (
+    DatasetScan,
+    ImageParams,
+    check_class_names,
+    check_validation,
+    find_set,
+    shorten,
+)
 
 # Names of the sets in the other stages, by the names that users give them
 SET_NAMES = {"train": "train", "val": "id_val", "test": "id_test"}
@@ -52,6 +59,7 @@ class FoldersParams(ImageParams):
                     "it holds no class folders: put each image into a folder of its class"
                 )
         problems += check_validation(sets, classes, self.validation_per_class)
+        problems += check_class_names(names)
         templates = read_templates_file(root, self.templates, problems)
         return DatasetScan(sets, names, templates, problems)
 
@@ -62,7 +70,10 @@ class FoldersParams(ImageParams):
         lines = read_lines(root / self.class_names, "class_names", problems)
         if lines is None:
             return classes
-        file, rows = f"class_names: {self.class_names}", list(csv.DictReader(lines))
+        file, header = f"class_names: {self.class_names}", lines[0] if lines else ""
+        # a comma in the program's own language, in others a semicolon or a tab
+        delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+        rows = list(csv.DictReader(lines, delimiter=delimiter))
         if not rows or not {"folder", "name"} <= rows[0].keys():
             problems.append(f"{file}: needs lines with folder,name")
             return classes
@@ -75,9 +86,12 @@ class FoldersParams(ImageParams):
 
 
 def read_lines(path: Path, key: str, problems: list[str]) -> list[str] | None:
-    """Read a text file that params.yaml names under `key`; None and a problem if impossible."""
+    """Read a text file that params.yaml names under `key`; None and a problem if impossible.
+
+    A byte-order mark, which spreadsheets put before the text, is left out.
+    """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{key}: {path}: not readable ({error})")
         return None

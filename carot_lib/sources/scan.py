@@ -5,6 +5,7 @@ Problems are collected, not raised: a user sees all of them at once, each with w
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -132,6 +133,9 @@ def find_set(folder: Path, name: str, places: Sequence[str], **expected: int) ->
         else:
             loose.append(image)
     archives = [name for name in names if name.endswith(ARCHIVES)]
+    others = [name for name in names if not is_image_file(name) and not name.endswith(ARCHIVES)]
+    if others:
+        one.left_out.append(f"{len(others)} files have no ending of an image ({shorten(others)})")
     empty = [entry for entry, images in one.files.items() if not images]
     todo = "move each into the folder of its class"
     one.add_problem(loose, f"images lie in {place} itself", todo)
@@ -158,12 +162,27 @@ def check_validation(
         missing = [name for name in classes if name not in val.files]
         todo = "add some, or hold out images of train by validation_per_class"
         val.add_problem(missing, "classes have no image", todo)
-    if (val is None or val.place is None) == (per_class is None):
+    has_val = val is not None and val.place is not None
+    if per_class is None and not has_val:
         return [
-            "validation_per_class: give a number to hold out images of train, or null if there is "
-            "a set `val`; not both"
+            "validation_per_class: null, and there is no set `val`: give the number of images of "
+            "each class of train to hold out, or add a set `val`"
+        ]
+    if per_class is not None and has_val:
+        return [
+            f"validation_per_class: {per_class}, but there is a set `val` as well: write null to "
+            "use it, or remove it"
         ]
     return []
+
+
+def check_class_names(names: Sequence[str]) -> list[str]:
+    """Check that captions tell the classes apart; CLIP's tokens know no upper case."""
+    twice = [name for name, count in Counter(map(str.lower, names)).items() if count > 1]
+    if not twice:
+        return []
+    todo = "give each class a name of its own, or make one class of them"
+    return [f"class names that stand for several classes ({shorten(twice)}): {todo}"]
 
 
 def inspect_images(scan: DatasetScan, folder: Path) -> dict[str, Inspection]:

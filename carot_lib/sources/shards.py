@@ -28,6 +28,7 @@ from carot_lib.sources.scan import (
     DatasetScan,
     ImageParams,
     ImageSet,
+    check_class_names,
     check_validation,
     shorten,
 )
@@ -72,6 +73,7 @@ class ShardsParams(ImageParams):
             missing = [label for label in classes if label not in train.files]
             train.add_problem(missing, "classes have no image", "see class_names")
         problems += check_validation(sets, classes, self.validation_per_class)
+        problems += check_class_names(names)
         templates = read_templates_file(root, self.templates, problems)
         return DatasetScan(sets, names, templates, problems, shards)
 

@@ -9,7 +9,8 @@ import asyncio
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import networkx as nx
@@ -44,6 +45,8 @@ def repro(layout: Layout, jobs: int | None) -> None:
     _run([sys.executable, "-m", "carot_lib", "check_params"], layout.root)
     jobs = jobs or trainings_at_a_time(layout)
     if jobs > 1:
+        for name in always_changed(layout.root):  # what they change is known only afterwards
+            _run(["dvc", "repro", "--single-item", name], layout.root)
         asyncio.run(_run_stages(stale_stages(layout.root), jobs, layout.root))
     _run(["dvc", "repro"], layout.root)
 
@@ -62,21 +65,38 @@ def _run(words: list[str], root: Path) -> None:
         raise SystemExit(code)
 
 
+@contextmanager
+def _pipeline(root: Path) -> Iterator[Repo]:
+    try:
+        with Repo(str(root)) as repo:
+            yield repo
+    except DvcException as error:
+        raise ValueError(f"{root}: DVC cannot read the pipeline: {error}") from error
+
+
+def always_changed(root: Path) -> list[str]:
+    """The stages that run each time, as dvc.yaml says: they look at what DVC does not track.
+
+    Raises:
+        ValueError: DVC cannot read the pipeline.
+    """
+    with _pipeline(root) as repo:
+        return [stage.addressing for stage in repo.index.graph if stage.always_changed]
+
+
 def stale_stages(root: Path) -> dict[str, list[str]]:
     """The stages that may have to run, each with those of them that it reads.
 
-    These are the ones that `dvc status` calls changed, and all that read their results. They come
-    in the reverse order of dvc.yaml: so the trainings that take longest start first.
+    These are the ones that `dvc status` calls changed, except `always_changed`, and all that read
+    their results. They come in the reverse order of dvc.yaml: so the trainings that take longest
+    start first.
 
     Raises:
         ValueError: DVC cannot read the pipeline, or another DVC works in it.
     """
-    try:
-        with Repo(str(root)) as repo:
-            changed, graph = repo.status(), repo.index.graph  # its edges lead to what is read
-    except DvcException as error:
-        raise ValueError(f"{root}: DVC cannot read the pipeline: {error}") from error
-    first = [stage for stage in graph if stage.addressing in changed]
+    with _pipeline(root) as repo:
+        changed, graph = repo.status(), repo.index.graph  # its edges lead to what is read
+    first = [stage for stage in graph if stage.addressing in changed and not stage.always_changed]
     stale = set(first).union(*(nx.ancestors(graph, stage) for stage in first))
     ordered = [stage for stage in reversed(list(graph)) if stage in stale]
     reads = {stage: set(graph.successors(stage)) for stage in ordered}

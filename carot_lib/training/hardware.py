@@ -1,5 +1,6 @@
 """The devices of a run, and what to change when they or their memory do not suffice."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -29,6 +30,20 @@ class HardwareParams(StrictParams):
     workers: NonNegativeInt  # processes that read images; 0: the training process itself
     checkpoint_every: PositiveInt  # optimizer steps between two states kept on disk
 
+    def check(self) -> None:
+        """Check that this machine has what is asked for.
+
+        Raises:
+            ValueError: there are too few CUDA devices, or nothing that starts several nodes.
+        """
+        self._check_cuda(self.devices)
+        # without either, the first process would wait for the others until its patience ends
+        if self.nodes > 1 and not {"SLURM_NTASKS", "WORLD_SIZE"} & os.environ.keys():
+            raise ValueError(
+                f"hardware: {self.nodes} nodes are asked for, but neither SLURM nor torchrun "
+                "started this process: see examples/slurm.sh, or set `nodes: 1`"
+            )
+
     def launch(self) -> "lightning_fabric.Fabric":
         """The devices, ready to use.
 
@@ -36,11 +51,11 @@ class HardwareParams(StrictParams):
         torchrun started, or copies of this very command.
 
         Raises:
-            ValueError: there are too few CUDA devices, or too few or too many processes.
+            ValueError: see `check`, or there are too few or too many processes.
         """
         from lightning_fabric import Fabric  # slow to import, and only trainings need it
 
-        self._check_cuda(self.devices)
+        self.check()
         fabric = Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -80,7 +95,8 @@ class HardwareParams(StrictParams):
 
     def _check_cuda(self, wanted: int) -> None:
         available = torch.cuda.device_count()
-        if self.accelerator == "cuda" and available < wanted:
+        uses_cuda = self.accelerator == "cuda" or (self.accelerator == "auto" and available > 0)
+        if uses_cuda and available < wanted:
             raise ValueError(
                 f"hardware: {wanted} CUDA devices are asked for, but torch finds {available}: "
                 "set `accelerator: cpu`, or fewer `devices`"

@@ -4,6 +4,7 @@ Nothing here changes a weight, so a checkpoint does not depend on this module.
 """
 
 import shutil
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class MetricLogger:
         self.folder = folder
         self.history: list[dict[str, int | float]] = []
         self.pending: list[dict[str, int | float]] = []
+        self.failed = False  # to write
 
     def __call__(self, record: dict[str, int | float]) -> None:
         """Log the record of the next step; a validation is written at once."""
@@ -59,13 +61,20 @@ class MetricLogger:
 
     def flush(self) -> None:
         """Write the pending records; to be called once more at the end of the run."""
-        if self.pending and rank() == 0:
-            self._live.step = self.pending[-1]["step"]
-            means = pd.DataFrame(self.pending).drop(columns="step").mean()
-            for name, value in means.items():
-                self._live.log_metric(name, value)
-            self._live.make_summary()
+        if self.pending and rank() == 0 and not self.failed:
+            try:
+                self._write()
+            except OSError as error:  # a full disk: nobody needs the curves, but the weights
+                print(f"{self.folder}: no more curves are written: {error}", file=sys.stderr)
+                self.failed = True
         self.pending.clear()
+
+    def _write(self) -> None:
+        self._live.step = self.pending[-1]["step"]
+        means = pd.DataFrame(self.pending).drop(columns="step").mean()
+        for name, value in means.items():
+            self._live.log_metric(name, value)
+        self._live.make_summary()
 
     @cached_property
     def _live(self) -> Live:

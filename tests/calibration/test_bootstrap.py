@@ -283,7 +283,7 @@ def miscalibrated(n: int, seed: int) -> Predictions:
     return whole(*sharpened_logits(n, 5, seed, 1.6), "r")
 
 
-@pytest.mark.parametrize("n", [500, 5000])
+@pytest.mark.parametrize("n", [60, 500, 5000])
 def test_intervals_of_an_ece_cover_its_expected_value(n: int):
     eces, intervals = [], []
     for trial in range(200):

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from random_logits import random_logits
+from scipy.special import softmax
 
 from carot_lib.calibration.scores import (
     CHUNK_SIZE,
@@ -35,7 +36,8 @@ def assert_same_bits(found, expected):
 
 def test_a_softmax_is_always_taken_even_if_logits_look_like_probabilities():
     # softmax of (1, 0): 1 / (1 + 1 / e) = .731059
-    confidences, correct = top_confidences(np.array([[1.0, 0.0]]), np.array([0]))
+    with pytest.warns(UserWarning, match="look like probabilities"):
+        confidences, correct = top_confidences(np.array([[1.0, 0.0]]), np.array([0]))
     assert confidences[0] == pytest.approx(1 / (1 + np.exp(-1)))
     assert correct.tolist() == [True]
     # ties go to the lower class
@@ -194,10 +196,9 @@ BAD_LOGITS = {
     "three axes": (np.zeros((2, 2, 1)), ValueError, r"logits must be \[N, K\]"),
     "None": (None, ValueError, r"logits must be \[N, K\]"),
     "ragged": ([[0.0, 1.0], [0.0]], ValueError, "logits cannot be read as an array"),
-    "integers": ([[0, 1], [1, 0]], TypeError, "logits must be floating-point"),
-    "truth values": (np.eye(2, dtype=bool), TypeError, "logits must be floating-point"),
-    "complex": (np.eye(2) * 1j, TypeError, "logits must be floating-point"),
-    "words": ([["a", "b"], ["c", "d"]], TypeError, "logits must be floating-point"),
+    "truth values": (np.eye(2, dtype=bool), TypeError, "logits must be real numbers, got bool"),
+    "complex": (np.eye(2) * 1j, TypeError, "logits must be real numbers, got complex"),
+    "words": ([["a", "b"], ["c", "d"]], TypeError, "logits must be real numbers"),
     "sparse tensor": (torch.eye(2).to_sparse(), ValueError, "logits cannot be read as an array"),
     "pandas with a gap": (pd.DataFrame([[0.0, None], [1.0, 2.0]]), ValueError, "logits must be"),
 }
@@ -225,6 +226,22 @@ def test_bad_logits_are_refused_by_name(logits, error, message):
 def test_bad_labels_are_refused_by_name(labels, error, message):
     with pytest.raises(error, match=message):
         top_confidences(np.eye(2), labels)
+
+
+def test_integers_are_logits_too():
+    given, _ = top_confidences([[0, 2], [3, 1]], Y)
+    assert given.dtype == np.float64
+    np.testing.assert_array_equal(given, top_confidences([[0.0, 2.0], [3.0, 1.0]], Y)[0])
+
+
+@pytest.mark.parametrize("scale", [np.float32, np.float64])
+def test_probabilities_in_place_of_logits_are_warned_of(scale: type):
+    logits, labels = random_logits(50, 4)
+    probabilities = softmax(logits, axis=1).astype(scale)
+    with pytest.warns(UserWarning, match="logits look like probabilities"):
+        top_confidences(probabilities, labels)
+    for other in (logits, probabilities * 1.01, probabilities - 0.1, np.log(probabilities)):
+        top_confidences(other, labels)  # a warning would be an error
 
 
 @pytest.mark.parametrize("row", [0, 30_000, 79_999])

@@ -172,6 +172,12 @@ def test_grid_names_methods_sets_and_sample_sizes_at_its_edges():
     assert {round(ax.get_ylim()[1], 6) for ax in figure.axes} == {100, 125}
 
 
+@pytest.mark.parametrize(("n", "label"), [(99, "N = 99: few"), (100, "N = 100")])
+def test_a_set_with_fewer_samples_than_ten_for_each_of_ten_bins_is_marked(n: int, label: str):
+    figure = reliability_grid({"ID test": {"ZS": sample((0.75, n, 40))}})
+    assert label in {text for ax in figure.axes for text in words(ax)}
+
+
 def test_every_panel_of_a_grid_prints_its_ece_and_interval():
     right = {"ID test": (70, 40), "A": (20, 10)}
     stats = {

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from handwritten_digits import ROOT, digit_params, write_digits
+from shrunken_project import REGIMES
 
 from carot_lib.layout import Layout
+from carot_lib.sources.listing import list_images
 from carot_lib.stages.data import check_data, prepare
 from carot_lib.stages.evaluate import evaluate
 from carot_lib.stages.predict import predict
@@ -35,8 +37,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     for part in ("carot_lib", "notebooks", "appendix", ".dvc"):
         ignored = shutil.ignore_patterns("cache", "tmp", "__pycache__", "config.local")
         shutil.copytree(ROOT / part, root / part, ignore=ignored)
-    for file in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / file, root)
+    for file in ("dvc.yaml", ".dvcignore", *REGIMES):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, root / file)
     write_digits(root / "data" / "folders", 300, 100)
     for folder in ("paper", "choices"):
         shutil.copytree(ROOT / "data" / folder, root / "data" / folder)
@@ -51,6 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     (root / "params.yaml").write_text(yaml.safe_dump(numbers, sort_keys=False))
     (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     layout, rows = Layout(root, "folders"), numbers["rows"]
+    list_images(layout)
     assert check_data(layout) == []
     prepare(layout)
     pretrain(layout)

@@ -1,8 +1,11 @@
 """A user's own images in folders: what is prepared of them, and every problem of a tree."""
 
 import json
+import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,11 @@ from carot_lib.calibration.predictions import Predictions
 from carot_lib.data.datasets import read_class_names, read_templates
 from carot_lib.layout import Layout
 from carot_lib.sources.scan import find_set
-from carot_lib.stages.data import check, check_data
+from carot_lib.stages.data import check, check_data, prepare
 from carot_lib.stages.predict import predict
 from carot_lib.stages.pretrain import pretrain
 from carot_lib.stages.train import train
+from carot_lib.training.samples import draw_pairs
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +115,10 @@ def test_thumbnails_are_squares_of_the_files_or_the_pictures_as_they_are(layout:
 
 def test_a_folder_val_is_the_validation_set(layout: Layout, top: Path):
     change(layout, validation_per_class=None)
-    number, place = check_data(layout)
-    assert number.startswith("validation_per_class: give a number")
-    assert place == f"id_val: not found: put it at {top}/val"
+    assert check_data(layout) == [
+        "validation_per_class: null, and there is no set `val`: give the number of images of each "
+        "class of train to hold out, or add a set `val`"
+    ]
     shutil.copytree(top / "test", top / "val")
     assert len(prepared(layout, "train").labels) == 900
     assert len(prepared(layout, "id_val").labels) == 300
@@ -125,7 +130,10 @@ def test_a_folder_val_is_the_validation_set(layout: Layout, top: Path):
         "train by validation_per_class"
     ]
     change(layout, validation_per_class=10)
-    assert "validation_per_class: give a number" in check_data(layout)[0]
+    assert check_data(layout)[0] == (
+        "validation_per_class: 10, but there is a set `val` as well: write null to use it, or "
+        "remove it"
+    )
 
 
 def test_classes_and_captions_may_be_named_in_files(layout: Layout):
@@ -135,6 +143,81 @@ def test_classes_and_captions_may_be_named_in_files(layout: Layout):
     change(layout, class_names="names.csv", templates="captions.txt")
     assert prepared(layout, "id_test").class_names[0] == "eight, by hand"
     assert [t("x") for t in read_templates(layout.data)] == ["a scan of x.", "handwriting: x"]
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_names_may_come_from_a_spreadsheet(layout: Layout, mark: str):
+    lines = [f"folder{mark}name", *(f"{name}{mark}{name[6:]}, by hand" for name in CLASSES)]
+    # with the byte-order mark that spreadsheets write
+    (layout.root / "names.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    (layout.root / "captions.txt").write_text("a scan of {}.\n", encoding="utf-8-sig")
+    change(layout, class_names="names.csv", templates="captions.txt")
+    numbers = yaml.safe_load(layout.params.read_text())
+    numbers["folders"]["training"] |= {"epochs": 1, "batch_size": 10}
+    layout.params.write_text(yaml.safe_dump(numbers))
+    assert prepared(layout, "id_test").class_names[0] == "eight, by hand"
+    assert [t("x") for t in read_templates(layout.data)] == ["a scan of x."]
+
+
+def test_too_few_captions_for_the_steps_are_known_before_any_training(layout: Layout):
+    # 900 images less 10 of each of 10 classes; 8 epochs of ceil(800 / 64) = 13 steps of 64
+    (layout.root / "captions.txt").write_text("\n".join("{}" + "!" * i for i in range(8)))
+    change(layout, templates="captions.txt")
+    assert check_data(layout) == [
+        "templates: 8 epochs draw 6,656 pairs of an image and a template, and 800 images with 8 "
+        "make 6,400: give at least 9 templates, or train at most 7 epochs, or write `sampling: "
+        "epochs`"
+    ]
+    assert not layout.checked.exists()
+    (layout.root / "captions.txt").write_text("\n".join("{}" + "!" * i for i in range(9)))
+    assert check_data(layout) == []
+
+
+def test_the_number_of_pairs_is_the_one_that_training_needs(layout: Layout):
+    for n_templates, suffices in ((8, False), (9, True)):
+        draw = partial(draw_pairs, 800, n_templates, 8, 64, np.random.default_rng(0))
+        with nullcontext() if suffices else pytest.raises(ValueError, match="need 6656"):
+            draw()
+
+
+def test_two_classes_of_one_name_are_refused(layout: Layout, top: Path):
+    for place in ("train", "test"):
+        (top / place / "digit_two").rename(top / place / "Digit one")
+    for name in ("rotated", "inverted", "blurred"):
+        shutil.rmtree(top / name / "digit_two")
+    assert check_data(layout) == [
+        "class names that stand for several classes (digit one): give each class a name of its "
+        "own, or make one class of them"
+    ]
+
+
+def test_a_class_without_test_images_and_files_that_are_no_images_are_named(
+    layout: Layout, top: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.rmtree(top / "test" / "digit_two")
+    (top / "train" / "digit_one" / "notes.txt").touch()
+    (top / "train" / "digit_one" / "moving.gif").touch()
+    assert check_data(layout) == []
+    said = capsys.readouterr().out
+    assert "id_test: no image of digit two: judged among the other classes of train\n" in said
+    assert (
+        "left out:\ntrain: 2 files have no ending of an image (digit_one/moving.gif, "
+        "digit_one/notes.txt)\n"
+    ) in said
+
+
+def test_another_content_is_another_set_and_a_touched_file_is_not(layout: Layout, top: Path):
+    before = {name: prepared(layout, name).fingerprint for name in ("train", "id_test")}
+    file = next((top / "test" / "digit_one").iterdir())
+    os.utime(file, (1, 1))
+    assert check_data(layout) == []
+    prepare(layout)
+    assert {name: prepared(layout, name).fingerprint for name in before} == before
+    shutil.copy(next((top / "test" / "digit_two").iterdir()), file)
+    assert check_data(layout) == []
+    prepare(layout)
+    assert prepared(layout, "train").fingerprint == before["train"]
+    assert prepared(layout, "id_test").fingerprint != before["id_test"]
 
 
 @pytest.mark.parametrize(

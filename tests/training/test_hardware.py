@@ -38,6 +38,25 @@ def test_more_gpus_than_there_are_cannot_be_launched(gpus: int):
         on("cuda", 3).launch()
 
 
+def test_the_devices_of_auto_are_gpus_where_there_is_one(gpus: int):
+    if gpus == 0:
+        on("auto", 3).check()  # processes on the CPU
+    else:
+        message = f"3 CUDA devices are asked for, but torch finds {gpus}"
+        with pytest.raises(ValueError, match=message):
+            on("auto", 3).check()
+
+
+def test_several_nodes_need_something_that_starts_them(monkeypatch: pytest.MonkeyPatch):
+    for name in ("SLURM_NTASKS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    two = hardware(nodes=2)
+    with pytest.raises(ValueError, match=r"2 nodes are asked for, .* neither SLURM nor torchrun"):
+        two.launch()  # at once, instead of waiting for the other
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    two.check()
+
+
 def test_other_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch):
     # what SLURM with one task makes of it
     monkeypatch.setattr(Fabric, "launch", lambda fabric: None)

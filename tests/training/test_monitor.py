@@ -63,6 +63,21 @@ def test_the_last_validation_is_that_of_the_finished_model(trained, kind: str, n
     assert records[-1]["id_val/ece"] == pytest.approx(stats.ece(), abs=1e-9)
 
 
+def test_a_run_goes_on_where_its_curves_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fail(logger: MetricLogger) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MetricLogger, "_write", fail)
+    logger = MetricLogger(tmp_path / "live")
+    for step in range(1, 31):
+        logger({"step": step, "loss": 1.0})
+    assert len(logger.history) == 30
+    (line,) = capsys.readouterr().err.splitlines()  # once
+    assert line.startswith(f"{tmp_path / 'live'}: no more curves are written: ")
+
+
 def test_without_a_validation_set_nothing_is_validated(trained):
     _, records = trained("flyp", 1, None, 10)
     assert not any(name.startswith("id_val/") for record in records for name in record)
