@@ -1,18 +1,24 @@
 """params.yaml: the real file, and one line for every fault in it."""
 
 import copy
+import functools
 import json
 import math
+import operator
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.layout import Layout
 from carot_lib.methods.base import RunParams
-from carot_lib.params import load_params, load_scale
+from carot_lib.params import check, load_params, load_scale
 from carot_lib.schema import count_steps, read_params
+from carot_lib.stages.data import check_data
 from carot_lib.training.optimizer import TrainingParams
 
 ROOT = Path(__file__).parents[1]
@@ -206,6 +212,57 @@ def test_imagenet_has_the_papers_rates_and_sizes():
     assert scale.runs["carot"].update_every == scale.training.warmup == 500
     steps = scale.training.total_steps(1_281_167 - 26_000)
     assert count_steps(scale.training.validate_every, steps) == steps / 10  # once per epoch
+
+
+def places(tree: object, *above: str | int) -> list[tuple[str | int, ...]]:
+    """The path of every key and list item of a tree."""
+    named = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    found = []
+    for key, value in named:
+        found.append((*above, key))
+        found += places(value, *above, key) if isinstance(value, dict | list) else []
+    return found
+
+
+ODD = [None, True, "", "x", "1e-5", "ood", "folders", "data", "é\n", [], [0, 0], ["x", "x"], {}]
+ODD += [-1, 0, 1, 10**30, -0.5, 0.5, 1e-300, math.inf, math.nan, {"x": 1}, [None], GONE]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Layout:
+    """A project with two classes of images of its own."""
+    for name in ("train", "test", "shifted"):
+        for shade, word in enumerate(("one", "two")):
+            folder = tmp_path / "data" / "folders" / name / word
+            folder.mkdir(parents=True)
+            Image.new("L", (4, 4), shade).save(folder / "1.png")
+    return Layout(tmp_path, "folders")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(places(TREE)), st.sampled_from(ODD))
+@example(("folders", "data", "folder"), "")
+@example(("folders", "data", "folder"), "data/folders/train/one/1.png")
+@example(("folders", "data", "validation_per_class"), 10**30)
+@example(("folders", "training", "epochs"), 10**30)
+@example(("folders", "training", "batch_size"), 10**30)
+@example(("folders", "evaluation", "ood"), ["../x"])
+def test_any_change_of_any_key_is_taken_or_refused_in_lines(
+    folders: Layout, place: tuple, odd: object
+):
+    tree = copy.deepcopy(TREE)
+    *above, key = place
+    node = functools.reduce(operator.getitem, above, tree)
+    node[key] = odd
+    if odd is GONE:
+        del node[key]
+    folders.params.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    try:
+        check(folders)
+        check_data(folders)  # its problems are lines
+    except ValueError as error:
+        for line in str(error).splitlines():
+            assert line.startswith("params.yaml: "), line
 
 
 def test_the_miniature_updates_its_teacher_at_the_papers_share_of_the_steps():
