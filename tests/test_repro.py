@@ -130,7 +130,7 @@ def test_what_dvc_always_runs_makes_others_run_only_where_it_changes_something(r
         assert out.count("Running stage 'use'") == runs
         assert (root / "use").read_text() == text
     assert always_changed(root) == ["look"]
-    assert stale_stages(root) == {}
+    assert stale_stages(root) == {}  # of itself it makes nothing stale
 
 
 def test_a_stage_that_fails_is_named_and_stops_the_others(root: Path):

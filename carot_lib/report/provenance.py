@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from carot_lib.evaluation import load_evaluation, load_rows
 from carot_lib.files import write_text
 from carot_lib.layout import Layout
+from carot_lib.processes import usable_cores
 
 SOURCES = ("carot_lib", "notebooks", "data", "params.yaml", "dvc.yaml", "requirements.txt")
 NO_GIT = {"core": {"no_scm": True}}  # also works in a copy that git does not know

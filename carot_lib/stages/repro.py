@@ -81,7 +81,7 @@ def always_changed(root: Path) -> list[str]:
         ValueError: DVC cannot read the pipeline.
     """
     with _pipeline(root) as repo:
-        return [stage.addressing for stage in repo.index.graph if stage.always_changed]
+        return [stage.name for stage in repo.index.graph if stage.always_changed]
 
 
 def stale_stages(root: Path) -> dict[str, list[str]]:

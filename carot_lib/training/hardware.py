@@ -44,7 +44,7 @@ class HardwareParams(StrictParams):
                 "started this process: see examples/slurm.sh, or set `nodes: 1`"
             )
 
-    def launch(self) -> "lightning_fabric.Fabric":
+    def launch(self) -> "lightning_fabric.Fabric":  # noqa: F821 (it is imported below)
         """The devices, ready to use.
 
         With several of them, each runs a process of its own from here on: those that SLURM or

@@ -1,7 +1,9 @@
 """A user's own images all the way: `dvc repro` from the folders to the rendered appendix."""
 
 import itertools
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,3 +111,27 @@ def test_a_published_clip_without_a_history_shows_its_similarities(project: Layo
     words = ["carot_lib", "notebook", "--profile", "folders", "--notebook", "01_world"]
     subprocess.run([sys.executable, "-m", *words], cwd=project.root, check=True)
     assert figure.read_bytes() != of_history
+
+
+def test_an_edited_text_makes_the_trainings_stale_and_a_touched_image_does_not(project: Layout):
+    captions = project.root / "captions.txt"
+    before = captions.read_text()
+
+    def repro() -> list[str]:
+        """The stages that had to run to prepare the data."""
+        return re.findall(
+            "Running stage '(.+)@folders'", dvc(project.root, "repro", "data@folders")
+        )
+
+    def stale() -> set[str]:
+        return {name.split("@")[0] for name in json.loads(dvc(project.root, "status", "--json"))}
+
+    captions.write_text(before + "a drawing of {}.\n")
+    assert repro() == ["list_images", "check_data", "data"]
+    assert {"zero_shot", "fine_tune", "flyp", "carot"} <= stale()
+    captions.write_text(before)
+    repro()
+    assert not {"zero_shot", "fine_tune", "flyp", "carot"} & stale()
+    os.utime(next((project.root / "data" / "folders").glob("train/*/*.png")), (1, 1))
+    assert repro() == ["list_images", "check_data"]  # the content is the same
+    assert not {"zero_shot", "fine_tune", "flyp", "carot"} & stale()

@@ -136,11 +136,19 @@ def test_a_folder_val_is_the_validation_set(layout: Layout, top: Path):
     )
 
 
+def train_shortly(layout: Layout) -> None:
+    """One epoch, for which one caption is enough."""
+    numbers = yaml.safe_load(layout.params.read_text())
+    numbers["folders"]["training"] |= {"epochs": 1, "batch_size": 10}
+    layout.params.write_text(yaml.safe_dump(numbers))
+
+
 def test_classes_and_captions_may_be_named_in_files(layout: Layout):
     lines = ["folder,name", *(f'{name},"{name[6:]}, by hand"' for name in CLASSES)]
     (layout.root / "names.csv").write_text("\n".join(lines))
     (layout.root / "captions.txt").write_text("a scan of {}.\n\nhandwriting: {}\n")
     change(layout, class_names="names.csv", templates="captions.txt")
+    train_shortly(layout)
     assert prepared(layout, "id_test").class_names[0] == "eight, by hand"
     assert [t("x") for t in read_templates(layout.data)] == ["a scan of x.", "handwriting: x"]
 
@@ -152,9 +160,7 @@ def test_names_may_come_from_a_spreadsheet(layout: Layout, mark: str):
     (layout.root / "names.csv").write_text("\n".join(lines), encoding="utf-8-sig")
     (layout.root / "captions.txt").write_text("a scan of {}.\n", encoding="utf-8-sig")
     change(layout, class_names="names.csv", templates="captions.txt")
-    numbers = yaml.safe_load(layout.params.read_text())
-    numbers["folders"]["training"] |= {"epochs": 1, "batch_size": 10}
-    layout.params.write_text(yaml.safe_dump(numbers))
+    train_shortly(layout)
     assert prepared(layout, "id_test").class_names[0] == "eight, by hand"
     assert [t("x") for t in read_templates(layout.data)] == ["a scan of x."]
 
