@@ -104,15 +104,6 @@ def test_the_pages_name_the_users_sets(project: Layout):
     assert "No set of this profile has coarser labels." in text["01_world"]
 
 
-def test_a_published_clip_without_a_history_shows_its_similarities(project: Layout):
-    figure = project.notebook("01_world").with_name("pretraining.png")
-    of_history = figure.read_bytes()
-    (project.pretrained / "history.csv").unlink()  # what else it has of a published one
-    words = ["carot_lib", "notebook", "--profile", "folders", "--notebook", "01_world"]
-    subprocess.run([sys.executable, "-m", *words], cwd=project.root, check=True)
-    assert figure.read_bytes() != of_history
-
-
 def test_an_edited_text_makes_the_trainings_stale_and_a_touched_image_does_not(project: Layout):
     captions = project.root / "captions.txt"
     before = captions.read_text()
@@ -135,3 +126,12 @@ def test_an_edited_text_makes_the_trainings_stale_and_a_touched_image_does_not(p
     os.utime(next((project.root / "data" / "folders").glob("train/*/*.png")), (1, 1))
     assert repro() == ["list_images", "check_data"]  # the content is the same
     assert not {"zero_shot", "fine_tune", "flyp", "carot"} & stale()
+
+
+def test_a_published_clip_without_a_history_shows_its_similarities(project: Layout):
+    figure = project.notebook("01_world").with_name("pretraining.png")
+    of_history = figure.read_bytes()
+    (project.pretrained / "history.csv").unlink()  # what else it has of a published one
+    words = ["carot_lib", "notebook", "--profile", "folders", "--notebook", "01_world"]
+    subprocess.run([sys.executable, "-m", *words], cwd=project.root, check=True)
+    assert figure.read_bytes() != of_history
