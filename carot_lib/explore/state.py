@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from carot_lib.layout import Layout, chosen_profile
+from carot_lib.report.explain import compare_with_listing
 from carot_lib.report.provenance import changes, pipeline
 from carot_lib.report.styles import GREY, OVER, UNDER
 
@@ -43,6 +44,8 @@ def state(layout: Layout) -> pd.DataFrame:
             if any(out.hash_info for out in stage.outs):
                 missing = [f"{out.def_path} is missing" for out in stage.outs if not out.exists]
                 changed = [f"{name}: {how}" for name, how in changes(stage).items()]
+                if stage.always_changed:
+                    changed += [what for ok, what in compare_with_listing(layout) if ok is False]
             else:
                 missing, changed = ["it has not run yet"], []
             changed += [reasons[read] for read in graph.successors(stage) if read in reasons]

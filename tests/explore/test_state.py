@@ -10,7 +10,9 @@ from dvc.repo import Repo
 from shrunken_project import change
 
 from carot_lib.explore.state import GOOD, MISSING, OUTDATED, headline, state, styled_state
+from carot_lib.files import write_json
 from carot_lib.layout import Layout
+from carot_lib.sources.listing import listing
 
 # raised by a parser inside DVC
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
@@ -102,6 +104,24 @@ def test_changed_code_and_a_changed_command_are_changes(layout: Layout):
     table = state(layout)
     because = ["code.py: modified", "code.py: modified", "command of other@tiny: modified"]
     assert list(table["because"]) == because
+
+
+def test_an_added_image_is_seen(layout: Layout):
+    (layout.root / "images").mkdir()
+    change(layout.root, "tiny", "data", value={"kind": "folders", "folder": "images"})
+    write_json(layout.root / "listing.json", listing(layout))
+    look = stage("look", "data/listed/tiny.json")
+    cmd = "mkdir -p data/listed && cp listing.json data/listed/tiny.json"
+    listed = {"desc": "list", "matrix": MATRIX, "cmd": cmd, "outs": ["data/listed/tiny.json"]}
+    stages = {"list_images": listed | {"always_changed": True}, "look": look}
+    (layout.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    with contextlib.chdir(layout.root), Repo() as repo:
+        repo.reproduce()
+    assert list(state(layout)["state"]) == [GOOD, GOOD]
+    (layout.root / "images" / "1.png").touch()
+    table = state(layout)
+    assert list(table["state"]) == [OUTDATED, OUTDATED]
+    assert table["because"].iloc[0].startswith("changed on disk: image files")
 
 
 def test_a_missing_result_is_missing_where_it_is_made(layout: Layout):
