@@ -99,9 +99,14 @@ class Layout:
         """The record of what the results were computed by."""
         return self.results / "provenance.json"
 
+    @property
+    def wise_ft_curves(self) -> Path:
+        """Accuracy and ECE of WiSE-FT along alpha, a file for each run and seed."""
+        return self.results / "wise_ft_curves"
+
     def wise_ft_curve(self, run: str, seed: int) -> Path:
-        """Accuracy and ECE of WiSE-FT of one run along alpha."""
-        return self.results / "wise_ft_curves" / f"{run}_seed{seed}.csv"
+        """The file of one run."""
+        return self.wise_ft_curves / f"{run}_seed{seed}.csv"
 
     def notebook(self, name: str) -> Path:
         """The executed copy of a notebook; its figures lie beside it."""

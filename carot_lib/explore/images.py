@@ -109,6 +109,7 @@ def browse_errors(
         FileNotFoundError: there are no predictions or images; the message names the stage to run.
         ValueError: the runs did not see the same images.
     """
+    runs = report.those_run(runs)
     sets = [(report.names[name], name) for name in report.evaluation.reported]
     methods = [(RUN_NAMES[run], run) for run in runs]
     which_set = widgets.Dropdown(options=sets, value="id_test", description="set", **NARROW)
@@ -189,7 +190,7 @@ def classify_upload(report: Report, runs: Sequence[str] = RUNS) -> InteractiveFi
     Raises:
         FileNotFoundError: there are no models or images yet.
     """
-    layout = report.layout
+    layout, runs = report.layout, report.those_run(runs)
     class_names = read_class_names(layout.data)
     models = {run: load_classifier(layout.model(run, report.seed)) for run in runs}
     temperatures = {run: report.temperature(run) for run in runs}

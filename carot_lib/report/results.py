@@ -1,6 +1,6 @@
 """What the notebooks read: results and predictions of one profile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -41,6 +41,15 @@ class Report:
     def names(self) -> dict[str, str]:
         """Names of the sets, and of `ood`, the mean over the shifted ones."""
         return dataset_names(self.evaluation.ood, self.evaluation.extra)
+
+    def those_run(self, runs: Iterable[str]) -> list[str]:
+        """Those of some runs that params.yaml lists among its rows, in the order given."""
+        return [run for run in runs if run in self.rows.rows]
+
+    def not_run(self, runs: Iterable[str]) -> str:
+        """A line that names the others; empty if there are none."""
+        names = [RUN_NAMES[run] for run in runs if run not in self.rows.rows]
+        return f"Not among the rows of params.yaml: {', '.join(names)}." if names else ""
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of results/<profile>/tables, for example `table1`."""

@@ -87,6 +87,8 @@ def tables(layout: Layout) -> None:
     files |= {f"{name}.csv": to_csv(table) for name, table in csv.items()}
     for name, text in files.items():
         write_text(layout.tables / name, text)
+    # what reads the results takes the whole folder, which nobody makes where no row is averaged
+    layout.wise_ft_curves.mkdir(parents=True, exist_ok=True)
 
 
 def to_csv(table: pd.DataFrame) -> str:
