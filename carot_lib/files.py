@@ -42,7 +42,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except SafetensorError as error:  # of a full disk, too
         raise OSError(f"{path}: {error}") from error
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say
+        if error.errno is not None and error.filename is None:  # of a full disk
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

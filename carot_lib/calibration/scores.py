@@ -114,10 +114,11 @@ def read_logits(
 
 
 def _are_probabilities(logits: np.ndarray) -> bool:
-    """Whether all rows are distributions over at least two classes, up to rounding."""
-    if logits.shape[1] == 1 or not ((logits >= 0) & (logits <= 1)).all():
+    """Whether ten rows or more are all distributions, up to rounding; zeros and ones are none."""
+    if len(logits) < 10 or not ((logits >= 0) & (logits <= 1)).all():
         return False
-    return bool(np.abs(logits.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3)
+    is_sharp = ((logits == 0) | (logits == 1)).all()
+    return not is_sharp and bool(np.abs(logits.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3)
 
 
 def check_finite(logits: Float[np.ndarray, "samples classes"]) -> None:

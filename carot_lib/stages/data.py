@@ -112,7 +112,7 @@ def check_pairs(
         f"templates: {training.epochs} epochs draw {n_drawn:,} pairs of an image and a template, "
         f"and {n_images:,} images with {n_templates} make {n_images * n_templates:,}: give at "
         f"least {math.ceil(n_drawn / n_images)} templates, "
-        + (f"or train at most {epochs} epochs, " if epochs else "")
+        + (f"or train at most {epochs} epoch{'s' if epochs > 1 else ''}, " if epochs else "")
         + "or write `sampling: epochs`"
     ]
 

@@ -61,7 +61,9 @@ def test_trimmed_texts_have_the_features_and_gradients_of_the_full_context(
         torch.testing.assert_close(clip.encode_texts(tokens), expected, rtol=0, atol=1e-5)
         assert gradients[0].keys() == gradients[1].keys()
         for name, gradient in gradients[0].items():
-            torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-5)
+            # sums of float32 in another order, which each processor chooses for itself
+            near = 1e-4 * gradient.abs().max().item()
+            torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=near)
 
 
 @pytest.mark.parametrize(

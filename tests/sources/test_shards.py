@@ -79,6 +79,7 @@ on_error: stop
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 TREE["folders"]["data"] = yaml.safe_load(DATA)
 TREE["folders"]["evaluation"]["ood"] = ["few"]
+TREE["folders"]["training"] = TREE["folders"]["training"] | {"epochs": 1, "batch_size": 4}
 NUMBERS = yaml.safe_dump(TREE)
 
 
@@ -345,7 +346,7 @@ def test_all_problems_are_reported_at_once(layout: Layout, top: Path):
         "shards: test.tar: listed twice",
         "shards: id_val, ood: this name is reserved",
         "templates: captions.txt: every line needs {}",
-        "validation_per_class: give a number",
+        "validation_per_class: null, and there is no set `val`",
     ):
         assert any(line.startswith(start) for line in report), (start, report)
     assert not layout.checked.exists()
