@@ -43,7 +43,7 @@ class Layout:
     @property
     def listed(self) -> Path:
         """Which image files there are, and what the user's own texts say."""
-        return self.root / "data" / "listed" / f"{self.profile}.json"
+        return self.root / "data" / "listed" / self.profile / "files.json"
 
     @property
     def checked(self) -> Path:

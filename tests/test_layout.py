@@ -19,7 +19,7 @@ HOME = Layout(Path("/anywhere"), "miniature")
 def written(layout: Layout, run: str = "ft", seed: int = 3) -> dict[str, Path]:
     """Every path that a stage writes."""
     return {
-        "listed": layout.listed,
+        "listed": layout.listed.parent,
         "checked": layout.checked,
         "data": layout.data,
         "pretrained": layout.pretrained,

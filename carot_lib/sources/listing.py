@@ -1,7 +1,7 @@
 """Stage `list_images`: which files of images there are, and what the user's own texts say.
 
 Only a look at the files tells whether one was added, replaced or removed, so DVC runs this stage
-each time. It opens no image. Where data/listed/<profile>.json comes out differently than before,
+each time. It opens no image. Where data/listed/<profile>/ comes out differently than before,
 stage `check_data` reads all images again; if their content is the same after all, nothing else
 runs. The content of shards behind a URL is not seen. The miniature draws its images: it has none.
 """

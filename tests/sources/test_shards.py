@@ -346,7 +346,7 @@ def test_all_problems_are_reported_at_once(layout: Layout, top: Path):
         "shards: test.tar: listed twice",
         "shards: id_val, ood: this name is reserved",
         "templates: captions.txt: every line needs {}",
-        "validation_per_class: null, and there is no set `val`",
+        "validation_per_class: 1, but there is a set `val` as well",
     ):
         assert any(line.startswith(start) for line in report), (start, report)
     assert not layout.checked.exists()
