@@ -110,9 +110,9 @@ def test_an_added_image_is_seen(layout: Layout):
     (layout.root / "images").mkdir()
     change(layout.root, "tiny", "data", value={"kind": "folders", "folder": "images"})
     write_json(layout.root / "listing.json", listing(layout))
-    look = stage("look", "data/listed/tiny.json")
-    cmd = "mkdir -p data/listed && cp listing.json data/listed/tiny.json"
-    listed = {"desc": "list", "matrix": MATRIX, "cmd": cmd, "outs": ["data/listed/tiny.json"]}
+    look = stage("look", "data/listed/tiny")
+    cmd = "mkdir -p data/listed/tiny && cp listing.json data/listed/tiny/files.json"
+    listed = {"desc": "list", "matrix": MATRIX, "cmd": cmd, "outs": ["data/listed/tiny"]}
     stages = {"list_images": listed | {"always_changed": True}, "look": look}
     (layout.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     with contextlib.chdir(layout.root), Repo() as repo:
